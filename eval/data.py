@@ -1,0 +1,94 @@
+"""data.json: what the data stage leaves for the stages behind it."""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from eval.settings import CocoData, ShapesData
+from pcd.image_folder import list_images
+from pcd.stage import write_json
+
+__all__ = ["DataSet", "Split", "input_files", "read_data_set", "write_data_set"]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    images: Path
+    """Folder that the annotations' file names are relative to."""
+    annotations: Path
+    """COCO JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class DataSet:
+    name: str
+    pool: Path
+    train: Split
+    val: Split
+    categories: tuple[str, ...]
+    counts: dict[str, int]
+    """Images of pool, train and val, annotations of train and val."""
+    fingerprint: str
+    """SHA-256 over the contents of the labelled annotations and the listing of all images."""
+
+
+def write_data_set(folder: Path, data: DataSet) -> None:
+    """Write data.json; places inside `folder` are written relative to it, so that it can be moved."""
+
+    def place(path: Path) -> str:
+        return str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+
+    splits = {
+        name: {"images": place(split.images), "annotations": place(split.annotations)}
+        for name, split in (("train", data.train), ("val", data.val))
+    }
+    record: dict[str, Any] = {"name": data.name, "pool": place(data.pool), **splits}
+    record |= {"categories": data.categories, "counts": data.counts, "fingerprint": data.fingerprint}
+    write_json(folder / "data.json", record)
+
+
+def read_data_set(folder: Path) -> DataSet:
+    record = json.loads((folder / "data.json").read_text())
+    splits = {
+        name: Split(folder / record[name]["images"], folder / record[name]["annotations"]) for name in ("train", "val")
+    }
+    return DataSet(
+        name=record["name"],
+        pool=folder / record["pool"],
+        train=splits["train"],
+        val=splits["val"],
+        categories=tuple(record["categories"]),
+        counts=record["counts"],
+        fingerprint=record["fingerprint"],
+    )
+
+
+def input_files(settings: ShapesData | CocoData) -> dict[str, str]:
+    """What a data stage reads from outside, by content: annotation files by SHA-256, image folders by their listing.
+
+    Raises PCDError if a folder is missing or has no images.
+    """
+    if isinstance(settings, ShapesData):
+        return {}
+    hashes = {
+        name: hashlib.sha256(path.read_bytes()).hexdigest()
+        for name, path in (("train", settings.train_annotations), ("val", settings.val_annotations))
+    }
+    return hashes | {
+        name: listing_hash(path)
+        for name, path in (
+            ("pool", settings.pool),
+            ("train_images", settings.train_images),
+            ("val_images", settings.val_images),
+        )
+    }
+
+
+def listing_hash(folder: Path) -> str:
+    """SHA-256 over the relative path and size of every image; bytes are not read, since ImageNet has 150 GB."""
+    digest = hashlib.sha256()
+    for path in list_images(folder):
+        digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\n".encode())
+    return digest.hexdigest()

@@ -1,0 +1,91 @@
+"""The student's weights in Detectron2's ResNet, and the proof that they compute the same there.
+
+A detector whose backbone was silently not loaded, or sees BGR, still trains; its AP is just wrong. So every tensor must
+match, and the features on a real image must be equal, before the first step.
+"""
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from pcd.errors import PCDError
+from pcd.students import ResNetBackbone
+from pcd.views import IMAGENET_MEAN, IMAGENET_STD
+
+__all__ = ["check_features_equal", "load_into_detector", "to_detectron_name"]
+
+_RULES = (
+    (re.compile(r"^conv1\."), "stem.conv1."),
+    (re.compile(r"^bn1\."), "stem.conv1.norm."),
+    (re.compile(r"^layer(\d)\."), lambda m: f"res{int(m[1]) + 1}."),
+    (re.compile(r"\.bn(\d)\."), r".conv\1.norm."),
+    (re.compile(r"\.downsample\.0\."), ".shortcut."),
+    (re.compile(r"\.downsample\.1\."), ".shortcut.norm."),
+)
+
+
+def to_detectron_name(name: str) -> str:
+    """layer2.0.downsample.1.weight (torchvision) -> res3.0.shortcut.norm.weight (Detectron2)."""
+    for pattern, replacement in _RULES:
+        name = pattern.sub(replacement, name)
+    return name
+
+
+def load_into_detector(bottom_up: nn.Module, tensors: Mapping[str, Tensor]) -> int:
+    """Load a student's tensors, torchvision's names, into Detectron2's ResNet; returns how many matched.
+
+    Raises:
+        PCDError: a tensor is missing, left over, or of another shape.
+    """
+    renamed = {to_detectron_name(name): tensor for name, tensor in tensors.items()}
+    expected = bottom_up.state_dict()
+    missing, extra = expected.keys() - renamed.keys(), renamed.keys() - expected.keys()
+    wrong = [n for n in expected.keys() & renamed.keys() if expected[n].shape != renamed[n].shape]
+    if missing or extra or wrong:
+        raise PCDError(
+            f"the backbone does not fit the detector: {len(missing)} tensors missing, {len(extra)} left over, "
+            f"{len(wrong)} of another shape (first: {sorted([*missing, *extra, *wrong])[0]}); "
+            "were these weights pre-trained with another student?"
+        )
+    bottom_up.load_state_dict(renamed, strict=True)
+    return len(renamed)
+
+
+@torch.no_grad()
+def check_features_equal(detector: Any, student: ResNetBackbone, image_path: Path) -> float:
+    """Compare res2 … res5 of Detectron2's backbone with the student's own on one image.
+
+    The student's side is normalised here from the RGB file as in pre-training, Detectron2's side by its own
+    preprocessing, so a difference in channel order, mean or std is caught as well.
+
+    Returns:
+        The largest difference, relative to the largest feature of its map.
+
+    Raises:
+        PCDError: it is above 1e-4, what fp32 leaves between two orders of summation.
+    """
+    with Image.open(image_path) as file:
+        pixels = np.asarray(file.convert("RGB"))
+    height, width = (32 * max(1, side // 32) for side in pixels.shape[:2])
+    image = torch.from_numpy(np.ascontiguousarray(pixels[:height, :width])).permute(2, 0, 1).float()  # (3, H, W)
+
+    mean, std = torch.tensor(IMAGENET_MEAN)[:, None, None], torch.tensor(IMAGENET_STD)[:, None, None]
+    was_training = detector.training
+    detector.eval()
+    own = student.eval().stages(((image / 255 - mean) / std)[None])
+    theirs = detector.backbone.bottom_up(detector.preprocess_image([{"image": image}]).tensor)
+    detector.train(was_training)
+
+    worst = max(float((theirs[n].cpu() - own[n]).abs().max() / own[n].abs().max()) for n in own)
+    if not worst < 1e-4:
+        raise PCDError(
+            f"Detectron2's features differ from the student's by {worst:.2g} of their scale on {image_path.name}; "
+            "the detector would not start from the pre-trained backbone, so nothing was trained"
+        )
+    return worst

@@ -1,0 +1,136 @@
+"""Detectron2's Mask R-CNN, trained by one flat loop."""
+
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from detectron2.modeling import build_model
+from detectron2.solver.build import get_default_optimizer_params
+from detectron2.utils.events import EventStorage
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from eval.detectron.data import training_loader
+from eval.settings import FinetuneSettings
+from pcd.checkpoint import load_checkpoint, save_checkpoint
+from pcd.distributed import any_rank, world_size
+from pcd.errors import PCDError
+from pcd.optim import set_learning_rate
+from pcd.precision import autocast_type
+from pcd.schedule import cosine_with_warmup, steps_with_warmup
+from pcd.stage import Spec, Stopped
+
+__all__ = ["build_detector", "train_detector"]
+
+
+def build_detector(cfg: Any, settings: FinetuneSettings) -> Any:
+    """Detectron2's GeneralizedRCNN, freshly initialised from torch's current seed; the backbone autocast if asked."""
+    detector = build_model(cfg).to(memory_format=torch.channels_last)
+    half = autocast_type(settings.precision, torch.device(cfg.MODEL.DEVICE))
+    if half:
+        detector.backbone.forward = _autocast(detector.backbone.forward, cfg.MODEL.DEVICE, half)
+    return detector
+
+
+def _autocast(
+    forward: Callable[[Tensor], dict[str, Tensor]], device: str, half: torch.dtype
+) -> Callable[[Tensor], dict[str, Tensor]]:
+    # Only backbone and FPN: RoIAlign and the losses behind them are fp32 operators on the CPU.
+    def run(images: Tensor) -> dict[str, Tensor]:
+        with torch.autocast(torch.device(device).type, half):
+            return {name: maps.float() for name, maps in forward(images).items()}
+
+    return run
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    detector: Any
+    optimizer: torch.optim.Optimizer
+    spec: Spec
+
+
+def train_detector(cfg: Any, detector: Any, settings: FinetuneSettings, train_name: str, seed: int, spec: Spec) -> None:
+    """Train in place, from the last checkpoint if there is one.
+
+    Raises Stopped behind a checkpoint when asked to stop, and PCDError on a loss that is not finite.
+    """
+    run = _Run(detector, _build_optimizer(detector, settings), spec)
+    first, total = _resume(run), settings.iterations
+    replica: nn.Module = detector
+    if world_size() > 1:
+        replica = DistributedDataParallel(detector, broadcast_buffers=False)
+    per_rank = settings.batch // world_size()
+    batches = iter(training_loader(cfg, train_name, spec.runtime["workers"], seed, first * per_rank))
+    device = torch.device(cfg.MODEL.DEVICE)
+
+    detector.train()
+    saved_at = time.monotonic()
+    with EventStorage(first):  # Detectron2's modules write their own figures into the current one
+        for step in range(first, total):
+            _seed_step(seed, step)
+            rate = _learning_rate(settings, step)
+            set_learning_rate(run.optimizer, rate)
+            losses: dict[str, Tensor] = replica(next(batches))
+            loss = torch.stack(list(losses.values())).sum()
+            if not torch.isfinite(loss):
+                named = ", ".join(f"{name} {value.item():.3g}" for name, value in losses.items())
+                raise PCDError(f"the loss is not finite at step {step} ({named}); lower the protocol's learning_rate")
+            run.optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            if settings.clip_gradient_norm:
+                nn.utils.clip_grad_norm_(detector.parameters(), settings.clip_gradient_norm)
+            run.optimizer.step()
+
+            done = step + 1
+            if done % spec.runtime["log_every"] == 0 or done == total:
+                parts = {name: value.item() for name, value in losses.items()}
+                spec.metrics.log(done, total, {"loss": loss.item(), **parts, "learning_rate": rate})
+            stop = any_rank(spec.stop_requested, device)
+            if stop or time.monotonic() - saved_at > spec.runtime["checkpoint_seconds"]:
+                _save(run, done)
+                saved_at = time.monotonic()
+            if stop:
+                raise Stopped
+    _save(run, total)  # so that a stop during the evaluation costs no training
+
+
+def _build_optimizer(detector: nn.Module, settings: FinetuneSettings) -> torch.optim.Optimizer:
+    groups = get_default_optimizer_params(detector, settings.learning_rate, settings.weight_decay, 0.0, 1.0, 0.0)
+    if settings.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=settings.learning_rate)
+    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=0.9)
+
+
+def _learning_rate(settings: FinetuneSettings, step: int) -> float:
+    total, warmup, peak = settings.iterations, settings.warmup_iterations, settings.learning_rate
+    if settings.schedule == "cosine":
+        return cosine_with_warmup(step, total, warmup, peak)
+    return steps_with_warmup(step, total, warmup, peak, settings.decay_at)
+
+
+def _seed_step(seed: int, step: int) -> None:
+    """Draw this step's proposals and flips from (seed, step), so that a resumed run meets what it would have met."""
+    torch.manual_seed((seed << 32) + step)
+    np.random.seed((seed * 1_000_003 + step) % 2**32)  # noqa: NPY002  Detectron2's augmentations draw from numpy's global state
+
+
+def _save(run: _Run, done: int) -> None:
+    if run.spec.is_first_rank:
+        state = {"step": done, "detector": run.detector.state_dict(), "optimizer": run.optimizer.state_dict()}
+        save_checkpoint(run.spec.out / "checkpoint.pt", state)
+
+
+def _resume(run: _Run) -> int:
+    state = load_checkpoint(run.spec.out / "checkpoint.pt")
+    if state:
+        run.detector.load_state_dict(state["detector"])
+        run.optimizer.load_state_dict(state["optimizer"])
+        print(f"resumed from step {state['step']}")
+    first = int(state["step"]) if state else 0
+    run.spec.metrics.drop_after(first)
+    return first

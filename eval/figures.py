@@ -1,0 +1,113 @@
+"""The figures of a benchmark: AP by arm, losses, and detections beside the ground truth."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
+from PIL import Image
+from pycocotools import mask as coco_mask
+
+from eval.data import Split
+
+__all__ = ["draw_ap_bars", "draw_gallery", "draw_losses"]
+
+_COLOURS: Final = mpl.colormaps["tab10"].colors  # type: ignore[attr-defined]
+_SHOWN_SCORE: Final = 0.5
+"""Detections below this score stay out of the gallery; AP counts them all."""
+
+
+def draw_ap_bars(cells: pd.DataFrame, path: Path) -> None:
+    """Mean box and mask AP of each arm, a dot per seed, and the standard deviation where there is more than one seed."""
+    protocols = list(dict.fromkeys(cells["protocol"]))
+    figure = Figure(figsize=(4.5 * len(protocols) + 1, 3.6), layout="constrained")
+    all_axes = figure.subplots(1, len(protocols), squeeze=False)[0]
+    for axes, protocol in zip(all_axes, protocols, strict=True):
+        of_protocol = cells[cells["protocol"] == protocol]
+        arms = list(dict.fromkeys(of_protocol["arm"]))
+        for i, (metric, label) in enumerate((("bbox/AP", "box AP"), ("segm/AP", "mask AP"))):
+            places = np.arange(len(arms)) + (i - 0.5) * 0.38
+            values = [of_protocol.loc[of_protocol["arm"] == arm, metric] for arm in arms]
+            means, stds = [v.mean() for v in values], [v.std(ddof=1) if len(v) > 1 else 0.0 for v in values]
+            bars = axes.bar(places, means, 0.36, color=_COLOURS[i], alpha=0.75, label=label)
+            axes.bar_label(bars, fmt="%.1f", label_type="center", color="white")
+            axes.errorbar(places, means, stds, fmt="none", ecolor="black", capsize=4, elinewidth=1)
+            for place, of_arm in zip(places, values, strict=True):
+                axes.plot([place] * len(of_arm), of_arm, "o", color="black", markersize=3)
+        axes.set(xticks=range(len(arms)), xticklabels=arms, ylabel="AP, per cent", title=protocol)
+        axes.set_ylim(bottom=0)
+        axes.legend(frameon=False)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=130)
+
+
+def draw_losses(curves: Mapping[str, Mapping[str, Path]], path: Path) -> None:
+    """One panel per kind of stage; `curves` maps panel title to (label to metrics.jsonl)."""
+    figure = Figure(figsize=(4.8 * len(curves), 3.4), layout="constrained")
+    for axes, (title, files) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
+        for label, file in files.items():
+            lines = [json.loads(line) for line in file.read_text().splitlines()]
+            points = pd.DataFrame([line for line in lines if "loss" in line], columns=["step", "loss"])
+            axes.plot(points["step"], points["loss"].rolling(5, min_periods=1).mean(), label=label, linewidth=1.2)
+        axes.set(xlabel="step", ylabel="loss (mean of 5 records)", title=title)
+        axes.legend(frameon=False, fontsize=8)
+        axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=130)
+
+
+def draw_gallery(split: Split, predictions: Mapping[str, Path], path: Path, images: int = 6) -> None:
+    """The first images with objects: a column of ground truth, and one of detections for each entry of `predictions`.
+
+    `predictions` maps a column's title to a predictions.json.
+    """
+    coco = json.loads(split.annotations.read_text())
+    names = {c["id"]: c["name"] for c in coco["categories"]}
+    with_objects = {a["image_id"] for a in coco["annotations"]}
+    chosen = [image for image in coco["images"] if image["id"] in with_objects][:images]
+    columns = {"ground truth": coco["annotations"]} | {
+        title: [d for d in json.loads(file.read_text()) if d["score"] >= _SHOWN_SCORE]
+        for title, file in predictions.items()
+    }
+    figure = Figure(figsize=(2.4 * len(columns), 2.4 * len(chosen)), layout="constrained")
+    panels = figure.subplots(len(chosen), len(columns), squeeze=False)
+    for row, image in zip(panels, chosen, strict=True):
+        with Image.open(split.images / image["file_name"]) as file:
+            pixels = np.asarray(file.convert("RGB"))
+        for axes, (title, objects) in zip(row, columns.items(), strict=True):
+            axes.imshow(pixels)
+            _draw_objects(axes, [o for o in objects if o["image_id"] == image["id"]], names, image)
+            axes.set_axis_off()
+            if row is panels[0]:
+                axes.set_title(title, fontsize=9)
+    figure.savefig(path, dpi=100)
+
+
+def _draw_objects(
+    axes: Axes, objects: Sequence[Mapping[str, Any]], names: Mapping[int, str], image: Mapping[str, Any]
+) -> None:
+    order = sorted(names)
+    for shape in objects:
+        colour = _COLOURS[order.index(shape["category_id"]) % len(_COLOURS)]
+        mask = _decode(shape["segmentation"], image["height"], image["width"])
+        axes.imshow(np.dstack([np.broadcast_to(colour, (*mask.shape, 3)), 0.45 * mask]))
+        x, y, width, height = shape["bbox"]
+        axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=colour, linewidth=1.2))
+        label = names[shape["category_id"]] + (f" {shape['score']:.2f}" if "score" in shape else "")
+        axes.text(x, y - 1, label, fontsize=6, color="white", backgroundcolor=(*colour, 0.8), va="bottom", clip_on=True)
+
+
+def _decode(segmentation: Any, height: int, width: int) -> Any:
+    """(height, width) of 0 and 1 from COCO's polygons, uncompressed or compressed RLE."""
+    if isinstance(segmentation, list):
+        rle = coco_mask.merge(coco_mask.frPyObjects(segmentation, height, width))
+    elif isinstance(segmentation["counts"], list):
+        rle = coco_mask.frPyObjects(segmentation, height, width)
+    else:
+        rle = segmentation
+    return coco_mask.decode(rle)

@@ -1,0 +1,66 @@
+"""Detection fine-tuning as a stage process: `python -m eval.finetune SPEC`, alone or under `torchrun`.
+
+Reads `inputs.data` (data.json) and, unless the arm starts at random, `inputs.backbone` (backbone.safetensors); writes
+metrics.jsonl, checkpoint.pt while it runs, predictions.json and result.json with the AP figures.
+"""
+
+import json
+import sys
+from typing import Any
+
+import torch
+
+from eval.data import read_data_set
+from eval.settings import FinetuneSettings
+from pcd.distributed import process_group, world_size
+from pcd.errors import PCDError
+from pcd.export import load_backbone
+from pcd.stage import Spec, run_stage
+from pcd.students import build_student
+
+__all__ = ["finetune"]
+
+
+def finetune(spec: Spec) -> dict[str, Any]:
+    """Build, prove that the backbone arrived, train, evaluate."""
+    import eval.detectron.backbone as d2_backbone  # noqa: PLC0415  late: seconds, and it may be missing
+    from eval.detectron.config import build_config  # noqa: PLC0415
+    from eval.detectron.data import register_split  # noqa: PLC0415
+    from eval.detectron.evaluate import evaluate_detector  # noqa: PLC0415
+    from eval.detectron.train import build_detector, train_detector  # noqa: PLC0415
+
+    settings = FinetuneSettings.model_validate(spec.settings["finetune"])
+    seed: int = spec.settings["seed"]
+    data = read_data_set(spec.inputs["data"])
+    torch.set_num_threads(spec.runtime["threads"])
+    with process_group(spec.runtime["device"]) as device:
+        if settings.batch % world_size():
+            raise PCDError(f"a batch of {settings.batch} does not divide among {world_size()} processes")
+        torch.manual_seed(seed)
+        student = build_student(spec.settings["student"])
+        if "backbone" in spec.inputs:
+            student.load_state_dict(load_backbone(spec.inputs["backbone"] / "backbone.safetensors"), strict=True)
+
+        sync_norm = world_size() > 1 and device.type == "cuda"
+        cfg = build_config(settings, spec.settings["student"], len(data.categories), str(device), sync_norm)
+        detector = build_detector(cfg, settings)
+        matched = d2_backbone.load_into_detector(detector.backbone.bottom_up, student.state_dict())
+        first_image = json.loads(data.val.annotations.read_text())["images"][0]["file_name"]
+        difference = d2_backbone.check_features_equal(detector, student, data.val.images / first_image)
+        print(f"{matched} backbone tensors matched; res2 to res5 differ by {difference:.1e} of their scale at most")
+
+        train_detector(cfg, detector, settings, register_split(data.train), seed, spec)
+        metrics: dict[str, float | None] = {}
+        if spec.is_first_rank:
+            metrics = evaluate_detector(cfg, detector, register_split(data.val), spec.runtime["workers"], spec.out)
+            (spec.out / "checkpoint.pt").unlink(missing_ok=True)
+    return {
+        "metrics": metrics,
+        "iterations": settings.iterations,
+        "matched_tensors": matched,
+        "feature_difference": difference,
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(run_stage(finetune))

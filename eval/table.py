@@ -1,0 +1,112 @@
+"""The AP table: one row per cell, one per arm, and the same in CSV, JSON, Markdown and HTML."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import jinja2
+import pandas as pd
+
+from pcd.stage import write_text
+
+__all__ = ["METRICS", "Cell", "arm_table", "cell_table", "printed_arms", "printed_cells", "write_tables"]
+
+METRICS: Final = tuple(f"{task}/{name}" for task in ("bbox", "segm") for name in ("AP", "AP50", "AP75", "APs", "APm", "APl"))
+"""Columns of a cell, per cent; the size classes are COCO's: below 32², 96², and above, in pixels."""
+
+ABSENT: Final = "–"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Cell:
+    """One fine-tuned detector and what it scored."""
+
+    cell: str
+    """Readable id, arm.protocol.seed."""
+    arm: str
+    protocol: str
+    seed: int
+    metrics: dict[str, float | None]
+    """Keys as METRICS, and per category; None where the split has no such object."""
+
+
+def cell_table(cells: Sequence[Cell]) -> pd.DataFrame:
+    """Columns cell, arm, protocol, seed and METRICS; NaN stands for a size class without objects."""
+    rows = [
+        {"cell": c.cell, "arm": c.arm, "protocol": c.protocol, "seed": c.seed}
+        | {name: float("nan") if c.metrics[name] is None else c.metrics[name] for name in METRICS}
+        for c in cells
+    ]
+    return pd.DataFrame(rows, columns=["cell", "arm", "protocol", "seed", *METRICS])
+
+
+def arm_table(cells: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """One row per arm and protocol, in the order of their first cells.
+
+    Columns: arm, protocol, n (seeds), and for each metric `… mean`, `… std` (of the sample, NaN for one seed) and
+    `… delta`, the mean's difference to the arm `baseline` in the same protocol (NaN if it is not there).
+    """
+    grouped = cells.groupby(["arm", "protocol"], sort=False)
+    arms = grouped.size().rename("n").reset_index()
+    for metric in METRICS:
+        arms[f"{metric} mean"] = grouped[metric].mean().to_numpy()
+        arms[f"{metric} std"] = grouped[metric].std(ddof=1).to_numpy()
+        base = arms[arms["arm"] == baseline].set_index("protocol")[f"{metric} mean"]
+        arms[f"{metric} delta"] = arms[f"{metric} mean"] - arms["protocol"].map(base)
+    return arms
+
+
+def printed_cells(cells: pd.DataFrame) -> pd.DataFrame:
+    """As text: one decimal, a dash for what does not exist."""
+    columns = {m: cells[m].map(_number) for m in METRICS}
+    return cells[["cell", "arm", "protocol", "seed"]].astype(str).assign(**columns)
+
+
+def printed_arms(arms: pd.DataFrame, baseline: str) -> pd.DataFrame:
+    """As text: mean ± std and the difference to the baseline of box and mask AP, the means of the rest."""
+    shown = arms[["arm", "protocol", "n"]].astype(str)
+    is_base = arms["arm"] == baseline
+    for metric in METRICS:
+        task, name = metric.split("/")
+        label = {"bbox": "box", "segm": "mask"}[task]
+        if name == "AP":
+            spread = zip(arms[f"{metric} mean"], arms[f"{metric} std"], strict=True)
+            shown[f"{label} AP"] = [_number(mean) + ("" if pd.isna(std) else f" ± {std:.1f}") for mean, std in spread]
+            signed = arms[f"{metric} delta"].map(lambda delta: ABSENT if pd.isna(delta) else f"{delta:+.1f}")
+            shown[f"{label} Δ {baseline}"] = signed.where(~is_base, ABSENT)
+        else:
+            shown[f"{label} {name}"] = arms[f"{metric} mean"].map(_number)
+    return shown
+
+
+def _number(value: float) -> str:
+    return ABSENT if pd.isna(value) else f"{value:.1f}"
+
+
+def write_tables(
+    folder: Path, title: str, cells: pd.DataFrame, arms: pd.DataFrame, baseline: str, notes: Sequence[str]
+) -> None:
+    """Write cells.csv, arms.csv, ap_table.json, ap_table.md and ap_table.html.
+
+    `notes` stand under the table in the last two.
+    """
+    cells.to_csv(folder / "cells.csv", index=False, float_format="%.4f")
+    arms.to_csv(folder / "arms.csv", index=False, float_format="%.4f")
+    record: dict[str, Any] = {
+        "title": title,
+        "baseline": baseline,
+        "arms": json.loads(arms.to_json(orient="records")),
+        "cells": json.loads(cells.to_json(orient="records")),
+        "notes": list(notes),
+    }
+    write_text(folder / "ap_table.json", json.dumps(record, indent=2) + "\n")
+    shown_arms, shown_cells = printed_arms(arms, baseline), printed_cells(cells)
+    parts = [f"# {title}", shown_arms.to_markdown(index=False), "", "## Cells", shown_cells.to_markdown(index=False)]
+    write_text(folder / "ap_table.md", "\n".join([*parts, "", *(f"- {note}" for note in notes)]) + "\n")
+    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True)
+    html = environment.get_template("ap_table.html.j2").render(
+        title=title, tables=(("By arm", shown_arms), ("By cell", shown_cells)), notes=notes
+    )
+    write_text(folder / "ap_table.html", html)

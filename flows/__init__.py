@@ -1,0 +1,1 @@
+"""What runs when: settings and profiles, plan, stage store, supervisor, tracking, Prefect flows, the `pcd` command."""

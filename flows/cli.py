@@ -1,0 +1,169 @@
+"""The `pcd` command. Each command imports what it needs when it runs, so that `--help` answers at once."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pcd.errors import PCDError
+
+__all__ = ["main"]
+
+
+class _Commands(click.Group):
+    """Turns what the user can mend into one line on standard error, and a misspelt command into the nearest one."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PCDError as error:
+            click.echo(f"error: {error}", err=True)
+            ctx.exit(2)
+        except KeyboardInterrupt:
+            click.echo("stopped; the same command goes on where this one ended", err=True)
+            ctx.exit(130)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        command = super().get_command(ctx, cmd_name)
+        if command is None:
+            from pcd.errors import unknown_name  # noqa: PLC0415
+
+            raise click.UsageError(str(unknown_name("command", cmd_name, self.list_commands(ctx))))
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(package_name="pcd-benchmark")
+def main() -> None:
+    """Pixel-Wise Contrastive Distillation, from a teacher to a COCO AP table.
+
+    Results, checkpoints and databases lie in $PCD_HOME (./runs).
+    """
+
+
+_set = click.option("--set", "overrides", multiple=True, metavar="SETTING=VALUE", help="Change a setting of the profile.")
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+
+
+@main.command()
+@click.argument("profile")
+@_set
+@_json
+def run(profile: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Run a benchmark: PROFILE is demo, smoke, paper, or a YAML file.
+
+    Stages that are in the store are not run again; an interrupted one goes on from its last checkpoint.
+    """
+    from flows.profiles import load_profile  # noqa: PLC0415
+    from flows.run import run_benchmark  # noqa: PLC0415
+    from flows.supervisor import StageFailedError  # noqa: PLC0415
+
+    settings = load_profile(profile, overrides)
+    try:
+        record = run_benchmark(settings)
+    except StageFailedError as error:
+        raise PCDError(f"{error}\nrun the same command again to go on from the last checkpoint") from None
+    _show(record, as_json)
+
+
+@main.command()
+@click.argument("benchmark", required=False)
+@_json
+def report(benchmark: str | None, as_json: bool) -> None:
+    """Print the AP table of BENCHMARK (a name or a key), or of the one finished last."""
+    from flows.run_record import latest_record  # noqa: PLC0415
+
+    record = latest_record(benchmark)
+    if record is None:
+        raise PCDError(f"no finished benchmark{f' {benchmark}' if benchmark else ''} here; run one: pcd run demo")
+    _show(record, as_json)
+
+
+def _show(record: Any, as_json: bool) -> None:
+    folder = Path(record.folder)
+    if as_json:
+        table = json.loads((folder / "ap_table.json").read_text())
+        click.echo(json.dumps({"run": dataclasses.asdict(record), "table": table}, indent=2))
+        return
+    from flows.terminal_table import print_table  # noqa: PLC0415
+
+    print_table(folder)
+    click.echo(f"\ntable and figures: {folder}")
+    click.echo(f"pages: `pcd ui` (or `make ui`), then\n  MLflow   {record.mlflow_page}\n  Prefect  {record.prefect_page}")
+
+
+@main.command()
+@click.argument("profile")
+@_set
+@_json
+def plan(profile: str, overrides: tuple[str, ...], as_json: bool) -> None:
+    """Show the stages of PROFILE: which are in the store, and the command of each."""
+    from flows.home import home  # noqa: PLC0415
+    from flows.plan import make_plan  # noqa: PLC0415
+    from flows.profiles import load_profile  # noqa: PLC0415
+    from flows.progress import describe_plan  # noqa: PLC0415
+    from flows.store import Store  # noqa: PLC0415
+
+    settings = load_profile(profile, overrides)
+    planned, store = make_plan(settings), Store(home() / "store")
+    states = {stage.id: store.state(stage) for stage in planned.stages}
+    if as_json:
+        stages = [dataclasses.asdict(stage) | {"state": states[stage.id]} for stage in planned.stages]
+        click.echo(json.dumps({"settings": settings.model_dump(mode="json"), "stages": stages}, indent=2))
+        return
+    click.echo(describe_plan(planned, list(states.values()).count("in the store")))
+    for stage in planned.stages:
+        click.echo(f"  {stage.id:40} {stage.key[:12]}  {states[stage.id]:14} python -m {stage.module}")
+
+
+@main.command()
+@click.option("--mlflow-port", default=None, type=int, help="Port of MLflow's pages [5000].")
+@click.option("--prefect-port", default=None, type=int, help="Port of Prefect's pages [4200].")
+def ui(mlflow_port: int | None, prefect_port: int | None) -> None:
+    """Serve the MLflow and Prefect pages on this machine's loopback address until Ctrl-C."""
+    from flows.pages import serve_pages  # noqa: PLC0415
+
+    serve_pages(mlflow_port, prefect_port)
+
+
+@main.command()
+def doctor() -> None:
+    """Check this installation: versions, Detectron2's operators, space."""
+    from flows.doctor import examine  # noqa: PLC0415
+
+    findings = examine()
+    for finding in findings:
+        click.echo(f"{'ok   ' if finding.good else 'FAULT'} {finding.what}")
+    if not all(finding.good for finding in findings):
+        sys.exit(1)
+
+
+@main.group()
+def teachers() -> None:
+    """The registry of self-supervised teachers."""
+
+
+@teachers.command("list")
+@_json
+def list_teachers(as_json: bool) -> None:
+    """Name, licence and published accuracy of every teacher."""
+    from pcd.teachers.registry import TEACHERS  # noqa: PLC0415
+
+    if as_json:
+        click.echo(json.dumps([entry.describe() for entry in TEACHERS.values()], indent=2))
+        return
+    for entry in TEACHERS.values():
+        terms = entry.licence + (" (not for commercial use)" if entry.noncommercial else "")
+        click.echo(f"{entry.name:18} {entry.title}\n{'':18} {terms}; {entry.accuracy}")
+
+
+@teachers.command("train-demo")
+@click.option("--output", type=click.Path(path_type=Path), default=None, help="Folder [the registry's own].")
+def train_demo(output: Path | None) -> None:
+    """Train the demo's teacher anew on the shapes pool (about 17 minutes on 2 cores)."""
+    from flows.demo_teacher import train  # noqa: PLC0415
+
+    train(output)

@@ -1,0 +1,52 @@
+"""`pcd teachers train-demo`: train the demo's teacher on the shapes pool, and put it where the registry finds it."""
+
+import shutil
+import sys
+from pathlib import Path
+
+from rich.console import Console
+
+from flows.home import home
+from flows.plan import Stage, make_plan
+from flows.profiles import load_profile
+from flows.progress import make_reporter
+from flows.store import Store
+from flows.supervisor import MetricLine, run_process, stage_command, write_spec
+from pcd.teachers.registry import DEMO_CHECKPOINT, DEMO_RECIPE
+
+__all__ = ["train"]
+
+
+def train(output: Path | None) -> None:
+    """Draw the demo profile's data if the store lacks it, train, and copy checkpoint and recipe to `output`."""
+    benchmark = load_profile("demo", ["arms=[random]"])
+    store, runtime = Store(home() / "store"), benchmark.runtime
+    data = make_plan(benchmark).stages[0]
+    work = home() / "demo-teacher"
+    work.mkdir(parents=True, exist_ok=True)
+    settings = {"data": benchmark.data.model_dump(mode="json"), "demo_teacher": {}}
+    teacher = Stage(
+        id="demo-teacher", kind="teacher", module="pcd.teachers.train_demo", settings=settings,
+        inputs={"data": data.id}, key="", labels={},
+    )  # fmt: skip
+    with make_reporter(Console(file=sys.stdout)) as reporter:
+
+        def on_metrics(lines: list[MetricLine]) -> None:
+            for line in lines:
+                reporter.stage_goes_on(line)
+
+        def compute(number: int, stage: Stage, folder: Path, inputs: dict[str, Path]) -> None:
+            reporter.stage_starts(number, 2, stage)
+            command = stage_command(stage, write_spec(stage, folder, inputs, runtime), runtime)
+            run_process(command, folder, on_metrics, runtime.stop_seconds)
+
+        with store.lock(data):
+            drawn = store.find(data)
+            if drawn is None:
+                compute(1, data, store.work_folder(data), {})
+                drawn = store.commit(data, {})
+        compute(2, teacher, work, {"data": drawn})
+        for place in (DEMO_CHECKPOINT, DEMO_RECIPE):
+            shutil.copy(work / place.name, output or place.parent)
+        reporter.note(f"{DEMO_CHECKPOINT.name} and its recipe are in {output or DEMO_CHECKPOINT.parent}")
+        shutil.rmtree(work)

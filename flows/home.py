@@ -1,0 +1,36 @@
+"""Where everything of a machine lies, and the environment that keeps its servers local and quiet."""
+
+import os
+from pathlib import Path
+from typing import Final
+
+__all__ = ["MLFLOW_PORT", "PREFECT_PORT", "home", "set_environment", "tracking_uri"]
+
+MLFLOW_PORT: Final = 5000
+PREFECT_PORT: Final = 4200
+
+
+def home() -> Path:
+    """$PCD_HOME, or ./runs: the store, both databases, logs."""
+    return Path(os.environ.get("PCD_HOME", "runs")).expanduser().absolute()
+
+
+def tracking_uri() -> str:
+    """$MLFLOW_TRACKING_URI, or an SQLite file of our own."""
+    return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+
+
+def set_environment() -> None:
+    """Defaults for Prefect and MLflow; to be called before either is imported. What the user has set stays."""
+    defaults = {
+        # Prefect's own database lies apart from MLflow's: two writers of one SQLite file lock each other out.
+        "PREFECT_HOME": str(home() / "prefect"),
+        "PREFECT_SERVER_ANALYTICS_ENABLED": "false",
+        "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "true",
+        "PREFECT_SERVER_EPHEMERAL_STARTUP_TIMEOUT_SECONDS": "120",  # its first start migrates the database: 20 s
+        "PREFECT_CLI_COLORS": "false",
+        "MLFLOW_DISABLE_TELEMETRY": "true",
+        "DO_NOT_TRACK": "1",
+    }
+    for name, value in defaults.items():
+        os.environ.setdefault(name, value)

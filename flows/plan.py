@@ -1,0 +1,151 @@
+"""From a benchmark's settings to its stages, each with a key; without torch, MLflow or Prefect."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from pydantic_core import PydanticUndefined
+
+from eval.data import input_files
+from flows.keys import stage_key
+from flows.settings import Benchmark
+from pcd.teachers.registry import TEACHERS
+
+__all__ = ["Plan", "Stage", "StageKind", "flat_settings", "make_plan"]
+
+StageKind = Literal["teacher", "data", "pretrain", "finetune", "aggregate"]
+
+_MODULES: dict[StageKind, str] = {
+    "teacher": "pcd.teachers.stage",
+    "data": "eval.prepare_data",
+    "pretrain": "pcd.train",
+    "finetune": "eval.finetune",
+    "aggregate": "eval.aggregate",
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One process to run, or to find in the store."""
+
+    id: str
+    """Readable and unique in its benchmark: pretrain:pcd.seed0."""
+    kind: StageKind
+    module: str
+    """Started as `python -m module spec.json`."""
+    settings: dict[str, Any]
+    """Plain JSON data, resolved; all of it is part of the key."""
+    inputs: dict[str, str]
+    """The stage's name for an input to the id of the stage that leaves it."""
+    key: str
+    labels: dict[str, str]
+    """arm, protocol, seed, where they apply."""
+    distributed: bool = False
+    """Whether torchrun may start it as several ranks."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    benchmark: Benchmark
+    stages: tuple[Stage, ...]
+    """In an order in which every stage stands behind its inputs."""
+
+    @property
+    def key(self) -> str:
+        """The benchmark's identity: that of its last stage, which depends on all the others."""
+        return self.stages[-1].key
+
+    @property
+    def cells(self) -> tuple[Stage, ...]:
+        return tuple(stage for stage in self.stages if stage.kind == "finetune")
+
+
+def make_plan(benchmark: Benchmark) -> Plan:
+    """All stages of a benchmark. The same settings and sources give the same ids and keys in every process.
+
+    Raises PCDError if a data folder or annotation file that the keys depend on is missing.
+    """
+    stages: dict[str, Stage] = {}
+
+    def add(
+        kind: StageKind, settings: Mapping[str, Any], *, suffix: str = "", inputs: Mapping[str, str] | None = None,
+        files: Mapping[str, str] | None = None, distributed: bool = False, **labels: str,
+    ) -> str:  # fmt: skip
+        inputs, stage_id = dict(inputs or {}), kind + (f":{suffix}" if suffix else "")
+        keys = {name: stages[of].key for name, of in inputs.items()}
+        key = stage_key(settings, keys, files or {}, _MODULES[kind])
+        stages[stage_id] = Stage(
+            id=stage_id, kind=kind, module=_MODULES[kind], settings=dict(settings), inputs=inputs, key=key,
+            labels=labels, distributed=distributed,
+        )  # fmt: skip
+        return stage_id
+
+    pretrain, student = benchmark.pretrain.model_dump(mode="json"), benchmark.pretrain.student
+    data_settings = {"data": benchmark.data.model_dump(mode="json")}
+    data = add("data", data_settings, files=input_files(benchmark.data))
+    if "pcd" in benchmark.arms:
+        entry = TEACHERS[benchmark.teacher].describe()
+        # Where the file comes from may differ between machines; what it is stands in its hash.
+        del entry["url"]
+        teacher = add("teacher", {"teacher": benchmark.teacher, "entry": entry})
+
+    cells = []
+    for arm in benchmark.arms:
+        for seed in benchmark.seeds:
+            cell_inputs, pretrained = {"data": data}, None
+            if arm == "pcd":
+                pretrained = f"{arm}.seed{seed}"
+                cell_inputs["backbone"] = add(
+                    "pretrain", {"pretrain": pretrain, "teacher": benchmark.teacher, "seed": seed}, suffix=pretrained,
+                    inputs={"data": data, "teacher": teacher}, distributed=True, arm=arm, seed=str(seed),
+                )  # fmt: skip
+            for protocol, finetune in benchmark.protocols.items():
+                cell = f"{arm}.{protocol}.seed{seed}"
+                settings = {"finetune": finetune.model_dump(mode="json"), "student": student, "seed": seed}
+                add(
+                    "finetune", settings, suffix=cell, inputs=cell_inputs, distributed=True,
+                    arm=arm, protocol=protocol, seed=str(seed),
+                )  # fmt: skip
+                cells.append({"cell": cell, "arm": arm, "protocol": protocol, "seed": seed, "pretrain": pretrained})
+
+    inputs = {stage.id: stage.id for stage in stages.values() if stage.kind in ("finetune", "pretrain")}
+    aggregate = {"benchmark": benchmark.name, "baseline": benchmark.baseline, "cells": cells, "notes": _notes(benchmark)}
+    add("aggregate", aggregate, inputs={"data": data, **inputs})
+    return Plan(benchmark, tuple(stages.values()))
+
+
+def _notes(benchmark: Benchmark) -> list[str]:
+    """What stands under the table: on whose word each of the method's settings rests."""
+    marked: dict[str, list[str]] = {"abstract": [], "code": [], "ours": []}
+    for name, (value, mark) in flat_settings(benchmark.pretrain).items():
+        marked[mark].append(f"{name} {value}")
+    sources = (
+        ("abstract", "Settings that the paper's abstract states"),
+        ("code", "Settings of the authors' released code (allo-rene/pcd@6b0ad4d)"),
+        ("ours", "Settings of ours, where neither says or this profile departs from them"),
+    )
+    notes = [f"{text}: {', '.join(marked[mark])}." for mark, text in sources if marked[mark]]
+    if "pcd" in benchmark.arms:
+        entry = TEACHERS[benchmark.teacher]
+        terms = "not for commercial use" if entry.noncommercial else "commercial use allowed"
+        notes.append(f"Teacher: {entry.title}; licence of its weights {entry.licence}, {terms}.")
+    if benchmark.data.kind == "shapes":
+        notes.append("Data: the procedural set `shapes`; these AP values say nothing about COCO.")
+    if len(benchmark.seeds) == 1:
+        notes.append("One seed: differences between arms within the spread of seeds cannot be told from chance.")
+    return notes
+
+
+def flat_settings(model: BaseModel, prefix: str = "") -> dict[str, tuple[Any, str]]:
+    """Every setting by its dotted name: its value, and the mark of that value (`ours` when it is not the default)."""
+    flat: dict[str, tuple[Any, str]] = {}
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(value, BaseModel):
+            flat |= flat_settings(value, f"{prefix}{name}.")
+        else:
+            extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+            is_default = field.default is not PydanticUndefined and value == field.default
+            flat[prefix + name] = (value, str(extra.get("mark", "ours")) if is_default else "ours")
+    return flat

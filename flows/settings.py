@@ -1,0 +1,55 @@
+"""A benchmark: what is compared with what, and on which machine. One frozen model, which Prefect shows as a form."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field, model_validator
+
+from eval.settings import DataSettings, FinetuneSettings, ShapesData
+from pcd.settings import PretrainSettings, Settings, setting
+from pcd.teachers.registry import TEACHERS
+
+__all__ = ["ArmName", "Benchmark", "Runtime"]
+
+ArmName = Literal["pcd", "random"]
+"""How a backbone came to be: PCD pre-training, or torchvision's random initialisation."""
+
+ReadableName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
+Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+class Runtime(Settings):
+    """How a machine runs it. Nothing here changes a result, so nothing here is part of a stage's key."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one")
+    processes: int = Field(1, ge=1, description="ranks of a training stage, one per GPU, started by torchrun")
+    threads: int = Field(0, ge=0, description="CPU threads of a stage process; 0: as many as there are cores")
+    workers: int = Field(4, ge=0, description="data-loading processes of each rank; 0: load in the training process")
+    log_every: int = Field(20, ge=1, description="steps between two records of the metrics")
+    checkpoint_seconds: float = Field(600, gt=0, description="seconds between two checkpoints")
+    retries: int = Field(1, ge=0, description="how often a stage that failed is tried again, from its checkpoint")
+    stop_seconds: float = Field(60, gt=0, description="time a stage gets to write a checkpoint before it is killed")
+
+
+class Benchmark(Settings):
+    """Arms x protocols x seeds on one data set with one teacher."""
+
+    name: ReadableName = Field(description="names the benchmark in MLflow and Prefect")
+    arms: tuple[ArmName, ...] = Field(("pcd", "random"), min_length=1, description="how the backbones came to be")
+    baseline: ArmName = Field("random", description="the arm that differences refer to")
+    protocols: dict[ReadableName, FinetuneSettings] = Field(
+        {"fpn_1x": FinetuneSettings()}, min_length=1, description="name to fine-tuning settings"
+    )
+    seeds: tuple[Seed, ...] = Field((0,), min_length=1, description="each arm is pre-trained and fine-tuned once per seed")
+    teacher: str = setting("mocov3_r50_1000", "name in the teacher registry", "ours")
+    data: DataSettings = Field(default=ShapesData(), description="images, annotations")
+    pretrain: PretrainSettings = PretrainSettings()
+    runtime: Runtime = Runtime()
+
+    @model_validator(mode="after")
+    def _no_doubles_and_a_known_teacher(self) -> "Benchmark":
+        for name, values in (("arms", self.arms), ("seeds", self.seeds)):
+            if len(set(values)) < len(values):
+                raise ValueError(f"{name} names one twice: {', '.join(map(str, values))}")
+        if self.teacher not in TEACHERS:
+            raise ValueError(f'unknown teacher "{self.teacher}"; valid: {", ".join(TEACHERS)}')
+        return self

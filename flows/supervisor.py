@@ -1,0 +1,140 @@
+"""Runs a stage as a process of its own: starts it, follows its metrics, stops it, says how it ended."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from flows.plan import Stage
+from flows.settings import Runtime
+from pcd.errors import PCDError
+from pcd.stage import EXIT_USER_ERROR, write_json
+
+__all__ = ["MetricLine", "StageFailedError", "run_process", "stage_command", "write_spec"]
+
+MetricLine = dict[str, Any]
+"""One line of metrics.jsonl: step, total, time, and figures."""
+
+_POLL_SECONDS: Final = 0.2
+_LAST_LINES: Final = 12
+_FOREIGN_TO_STAGES: Final = ("MLFLOW_", "PREFECT_")
+
+
+class StageFailedError(Exception):
+    """A stage process ended badly, for a reason that trying again may mend. The message is for people."""
+
+
+def write_spec(stage: Stage, work: Path, inputs: dict[str, Path], runtime: Runtime) -> Path:
+    spec = {
+        "stage": stage.id,
+        "title": stage.id,
+        "settings": stage.settings,
+        "inputs": {name: str(folder) for name, folder in inputs.items()},
+        "out": str(work),
+        "runtime": {
+            "device": runtime.device,
+            "threads": runtime.threads or max(1, (os.cpu_count() or 1) // (runtime.processes if stage.distributed else 1)),
+            "workers": runtime.workers,
+            "log_every": runtime.log_every,
+            "checkpoint_seconds": runtime.checkpoint_seconds,
+        },
+    }
+    path = work / "spec.json"
+    write_json(path, spec)
+    return path
+
+
+def stage_command(stage: Stage, spec: Path, runtime: Runtime) -> list[str]:
+    """What starts the stage, by hand as well."""
+    if stage.distributed and runtime.processes > 1:
+        ranks = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={runtime.processes}"]
+        return [sys.executable, *ranks, "-m", stage.module, str(spec)]
+    return [sys.executable, "-m", stage.module, str(spec)]
+
+
+def run_process(
+    command: Sequence[str], work: Path, on_metrics: Callable[[list[MetricLine]], None], stop_seconds: float
+) -> None:
+    """Run `command` to its end; metrics lines that it writes into `work` are handed on as they come.
+
+    On KeyboardInterrupt (or SIGTERM, which the command line turns into one) the process is asked to stop, gets
+    `stop_seconds` for a checkpoint, and is then killed with all its children.
+
+    Raises:
+        PCDError: the stage met something the user has to mend; its own line.
+        StageFailedError: it ended badly in any other way.
+    """
+    log = work / "log.txt"
+    # Python finds this project's packages also where it was not installed, and from any folder.
+    path = os.pathsep.join([str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN_TO_STAGES)}
+    environment |= {"PCD_SUPERVISED": "1", "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    with log.open("ab") as output:
+        process = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment,
+            start_new_session=True,
+        )  # fmt: skip
+    metrics = _Tail(work / "metrics.jsonl")
+    try:
+        while process.poll() is None:
+            on_metrics(metrics.new_lines())
+            time.sleep(_POLL_SECONDS)
+    except BaseException:
+        _stop(process, stop_seconds)
+        raise
+    finally:
+        on_metrics(metrics.new_lines())
+    _judge(process.returncode, work, log)
+
+
+def _judge(returncode: int, work: Path, log: Path) -> None:
+    if returncode == 0 and (work / "result.json").exists():
+        return
+    told = work / "error.txt"
+    if told.exists():  # also from under torchrun, which has an exit code of its own
+        raise PCDError(told.read_text())
+    last = "\n  ".join(log.read_text(errors="replace").splitlines()[-_LAST_LINES:])
+    if returncode == EXIT_USER_ERROR and not last:
+        last = "it said nothing"
+    ended = f"was killed by {signal.Signals(-returncode).name}" if returncode < 0 else f"ended with code {returncode}"
+    raise StageFailedError(f"the stage {ended}; the last lines of {log}:\n  {last}")
+
+
+def _stop(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """SIGTERM to the stage, which saves a checkpoint; then SIGKILL to whatever is left of its group."""
+    process.terminate()
+    try:
+        process.wait(seconds)
+    except subprocess.TimeoutExpired:
+        pass
+    try:
+        os.killpg(process.pid, signal.SIGKILL)  # the group's id is its first process's
+    except ProcessLookupError:
+        pass
+    process.wait()
+
+
+class _Tail:
+    """Whole new lines of a growing file. If it shrank (a resumed stage forgot some), it is followed from its end."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._position = path.stat().st_size if path.exists() else 0
+
+    def new_lines(self) -> list[MetricLine]:
+        try:
+            with self.path.open("rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                self._position = min(self._position, size)
+                file.seek(self._position)
+                block = file.read()
+        except FileNotFoundError:
+            return []
+        whole = block[: block.rfind(b"\n") + 1]
+        self._position += len(whole)
+        return [json.loads(line) for line in whole.splitlines()]

@@ -1,0 +1,1 @@
+"""Pixel-Wise Contrastive Distillation (arXiv 2211.00218): the method, free of any orchestration."""

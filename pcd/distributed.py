@@ -1,0 +1,65 @@
+"""Ranks, which work alone too: without `torchrun` this is rank 0 of 1."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+__all__ = ["any_rank", "gather", "mean_over_ranks", "process_group", "rank", "world_size"]
+
+
+def rank() -> int:
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+@contextmanager
+def process_group(device: str) -> Iterator[torch.device]:
+    """Join the ranks that `torchrun` started, if it did, and yield this rank's device.
+
+    Args:
+        device: "cpu", "cuda", or "auto" for CUDA where there is one.
+    """
+    use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    local = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if use_cuda else torch.device("cpu")
+    if use_cuda:
+        torch.cuda.set_device(local)
+    if "WORLD_SIZE" not in os.environ:
+        yield local
+        return
+    dist.init_process_group("nccl" if use_cuda else "gloo")
+    try:
+        yield local
+    finally:
+        dist.destroy_process_group()
+
+
+def gather(x: Tensor) -> Tensor:
+    """(N, …) of every rank, stacked in the order of ranks: (world * N, …). No gradient."""
+    if world_size() == 1:
+        return x
+    parts = [torch.empty_like(x) for _ in range(world_size())]
+    dist.all_gather(parts, x.contiguous())
+    return torch.cat(parts)
+
+
+def mean_over_ranks(x: Tensor) -> Tensor:
+    if world_size() > 1:
+        dist.all_reduce(x)
+        x = x / world_size()
+    return x
+
+
+def any_rank(flag: bool, device: torch.device) -> bool:
+    """True on every rank if it is on one of them: what one rank was told, all must act on in the same step."""
+    if world_size() == 1:
+        return flag
+    told = torch.tensor(int(flag), device=device)
+    dist.all_reduce(told, op=dist.ReduceOp.MAX)
+    return bool(told.item())

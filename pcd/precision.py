@@ -1,0 +1,24 @@
+"""Which number format a processor should compute in."""
+
+from typing import Literal
+
+import torch
+
+__all__ = ["autocast_type"]
+
+
+def autocast_type(precision: Literal["auto", "fp32", "bf16"], device: torch.device) -> torch.dtype | None:
+    """The type for torch.autocast, or None for plain fp32.
+
+    `auto` takes bf16 where there are instructions for it: on CUDA as PyTorch reports, on the CPU AVX-512 BF16 or AMX.
+    """
+    if precision == "bf16" or (precision == "auto" and _gains_from_bf16(device)):
+        return torch.bfloat16
+    return None
+
+
+def _gains_from_bf16(device: torch.device) -> bool:
+    if device.type == "cuda":
+        return torch.cuda.is_bf16_supported()
+    capabilities = torch.backends.cpu.get_cpu_capability(), torch.cpu.get_capabilities()
+    return bool(capabilities[1].get("avx512_bf16") or capabilities[1].get("amx_bf16"))

@@ -1,0 +1,175 @@
+"""The contract of a stage process: one spec.json in; metrics.jsonl, checkpoints and result.json out.
+
+A stage knows neither Prefect nor MLflow and can be started by hand: `python -m pcd.train spec.json`. Whoever starts it
+reads its exit code (below), and its metrics while it runs. `result.json` appears whole or not at all.
+"""
+
+import ctypes
+import json
+import os
+import resource
+import signal
+import sys
+import time
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+from pcd.errors import PCDError
+
+__all__ = ["EXIT_STOPPED", "EXIT_USER_ERROR", "Metrics", "Spec", "Stopped", "read_spec", "run_stage", "write_json"]
+
+EXIT_USER_ERROR: Final = 2
+"""The user has to mend something; error.txt holds the line to show. Trying again would not help."""
+EXIT_STOPPED: Final = 75
+"""Asked to stop, and stopped behind a checkpoint; the same command goes on from there."""
+
+_PR_SET_PDEATHSIG: Final = 1
+
+
+class Stopped(Exception):
+    """Raised by a loop after it has saved a checkpoint because `Spec.stop_requested` was true."""
+
+
+class Metrics:
+    """Appends one flat JSON object a line; the reserved keys are `step`, `total` (steps) and `time` (Unix seconds)."""
+
+    def __init__(self, path: Path, is_writer: bool = True) -> None:
+        self.path = path
+        self._is_writer = is_writer  # of several ranks only the first writes
+
+    def log(self, step: int, total: int, values: Mapping[str, float] | None = None) -> None:
+        if self._is_writer:
+            line = {"step": step, "total": total, "time": round(time.time(), 3), **(values or {})}
+            with self.path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+
+    def drop_after(self, step: int) -> None:
+        """Forget what a run wrote behind the checkpoint that is being resumed, so that no step stands there twice."""
+        if self._is_writer and self.path.exists():
+            kept = [line for line in self.path.read_text().splitlines() if _step_of(line) <= step]
+            write_text(self.path, "".join(line + "\n" for line in kept))
+
+
+def _step_of(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError):  # a line cut short by a kill
+        return float("inf")
+
+
+@dataclass(slots=True)
+class Spec:
+    """What a stage process is asked to do."""
+
+    stage: str
+    title: str
+    settings: dict[str, Any]
+    inputs: dict[str, Path]
+    """Name of each input to the folder that an earlier stage left."""
+    out: Path
+    runtime: dict[str, Any]
+    """What cannot change the result: device, threads, workers, intervals."""
+    metrics: Metrics
+    stop_requested: bool = field(default=False)
+
+    @property
+    def is_first_rank(self) -> bool:
+        return os.environ.get("RANK", "0") == "0"
+
+
+def read_spec(path: Path) -> Spec:
+    """Raises PCDError if the file is missing or is no spec."""
+    try:
+        raw = json.loads(path.read_text())
+        out = Path(raw["out"])
+        return Spec(
+            stage=raw["stage"],
+            title=raw["title"],
+            settings=raw["settings"],
+            inputs={name: Path(folder) for name, folder in raw["inputs"].items()},
+            out=out,
+            runtime=raw["runtime"],
+            metrics=Metrics(out / "metrics.jsonl", os.environ.get("RANK", "0") == "0"),
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise PCDError(
+            f"{path} is not a stage spec ({type(error).__name__}: {error}); `pcd plan` shows a stage's"
+        ) from None
+
+
+def run_stage(main: Callable[[Spec], dict[str, Any]]) -> int:
+    """Run `main` on the spec named on the command line, and return the process's exit code."""
+    if len(sys.argv) != 2:
+        print(f"usage: python -m {main.__module__} SPEC", file=sys.stderr)
+        return EXIT_USER_ERROR
+    spec: Spec | None = None
+    try:
+        spec = read_spec(Path(sys.argv[1]))
+        spec.out.mkdir(parents=True, exist_ok=True)
+        (spec.out / "error.txt").unlink(missing_ok=True)
+        _stop_politely(spec)
+        began = time.time()
+        result = main(spec)
+        if spec.is_first_rank:
+            result |= {"seconds": round(time.time() - began, 1), "peak_memory_mb": _peak_memory_mb()}
+            write_json(spec.out / "result.json", result)
+        return 0
+    except Stopped:
+        print("stopped behind a checkpoint", file=sys.stderr)
+        return EXIT_STOPPED
+    except PCDError as error:
+        return _report(spec, str(error))
+    except OSError as error:
+        if error.errno is None or error.errno not in _PLAIN_OS_ERRORS:
+            raise
+        traceback.print_exc()
+        return _report(spec, f"{_PLAIN_OS_ERRORS[error.errno]}: {error.filename or (spec.out if spec else '')}")
+
+
+_PLAIN_OS_ERRORS: Final = {
+    28: "no space left on the disk; free some, or set PCD_HOME to another one",
+    122: "disk quota exceeded; free some, or set PCD_HOME to another disk",
+    13: "no permission to write or read; check the owner of PCD_HOME",
+    30: "the file system is read-only; set PCD_HOME to a writable folder",
+}
+"""ENOSPC, EDQUOT, EACCES, EROFS: the user's to mend, wherever in a stage they strike."""
+
+
+def _report(spec: Spec | None, line: str) -> int:
+    print(f"error: {line}", file=sys.stderr)
+    if spec is not None:
+        try:
+            write_text(spec.out / "error.txt", line)
+        except OSError:  # the disk that is full may be this one; the log has the line
+            pass
+    return EXIT_USER_ERROR
+
+
+def _stop_politely(spec: Spec) -> None:
+    def request_stop(signum: int, frame: FrameType | None) -> None:
+        spec.stop_requested = True
+
+    signal.signal(signal.SIGTERM, request_stop)
+    signal.signal(signal.SIGINT, request_stop)
+    if os.environ.get("PCD_SUPERVISED") and sys.platform == "linux":
+        # When the supervisor is killed the hard way, nobody else would end this process.
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+
+
+def _peak_memory_mb() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
+
+
+def write_json(path: Path, data: Any) -> None:
+    write_text(path, json.dumps(data, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write whole or not at all."""
+    temporary = path.with_name(f".{path.name}.part")
+    temporary.write_text(text)
+    temporary.replace(path)
