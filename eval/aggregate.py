@@ -21,7 +21,9 @@ def aggregate(spec: Spec) -> dict[str, Any]:
     cells = [_read_cell(spec, record) for record in spec.settings["cells"]]
     by_cell = cell_table(cells)
     by_arm = arm_table(by_cell, baseline)
-    write_tables(spec.out, f"AP table of {spec.settings['benchmark']}", by_cell, by_arm, baseline, spec.settings["notes"])
+    write_tables(
+        spec.out, f"AP table of {spec.settings['benchmark']}", by_cell, by_arm, baseline, spec.settings["notes"]
+    )
 
     draw_ap_bars(by_cell, spec.out / "ap_by_arm.png")
     curves = {"Mask R-CNN fine-tuning": {c.cell: spec.inputs[f"finetune:{c.cell}"] / "metrics.jsonl" for c in cells}}

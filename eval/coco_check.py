@@ -41,7 +41,7 @@ def check_coco(annotations: Path, images: Path) -> dict[str, Any]:
 
 def _parse(annotations: Path) -> dict[str, Any]:
     try:
-        coco = json.loads(annotations.read_text())
+        coco: dict[str, Any] = json.loads(annotations.read_text())
     except FileNotFoundError:
         raise PCDError(f"annotation file {annotations} does not exist; check the data settings") from None
     except ValueError as error:

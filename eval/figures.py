@@ -24,7 +24,7 @@ _SHOWN_SCORE: Final = 0.5
 
 
 def draw_ap_bars(cells: pd.DataFrame, path: Path) -> None:
-    """Mean box and mask AP of each arm, a dot per seed, and the standard deviation where there is more than one seed."""
+    """Mean box and mask AP of each arm, a dot per seed, and the standard deviation of several seeds."""
     protocols = list(dict.fromkeys(cells["protocol"]))
     figure = Figure(figsize=(4.5 * len(protocols) + 1, 3.6), layout="constrained")
     all_axes = figure.subplots(1, len(protocols), squeeze=False)[0]

@@ -23,11 +23,11 @@ __all__ = ["finetune"]
 
 def finetune(spec: Spec) -> dict[str, Any]:
     """Build, prove that the backbone arrived, train, evaluate."""
-    import eval.detectron.backbone as d2_backbone  # noqa: PLC0415  late: seconds, and it may be missing
-    from eval.detectron.config import build_config  # noqa: PLC0415
-    from eval.detectron.data import register_split  # noqa: PLC0415
-    from eval.detectron.evaluate import evaluate_detector  # noqa: PLC0415
-    from eval.detectron.train import build_detector, train_detector  # noqa: PLC0415
+    import eval.detectron.backbone as d2_backbone
+    from eval.detectron.config import build_config
+    from eval.detectron.data import register_split
+    from eval.detectron.evaluate import evaluate_detector
+    from eval.detectron.train import build_detector, train_detector
 
     settings = FinetuneSettings.model_validate(spec.settings["finetune"])
     seed: int = spec.settings["seed"]

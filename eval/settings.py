@@ -73,7 +73,9 @@ class FinetuneSettings(Settings):
     mask_head_width: int = setting(256, "channels of the mask head", "ours", ge=8)
     roi_sampling_ratio: int = setting(0, "samples per RoIAlign bin and axis; 0: as many as its size asks", "ours", ge=0)
     detections_per_image: int = setting(100, "kept for evaluation", "ours", ge=1)
-    precision: Literal["auto", "fp32", "bf16"] = setting("fp32", "of the backbone and FPN; auto: bf16 if faster", "ours")
+    precision: Literal["auto", "fp32", "bf16"] = setting(
+        "fp32", "of the backbone and FPN; auto: bf16 if faster", "ours"
+    )
 
     @model_validator(mode="after")
     def _levels_and_warm_up_fit(self) -> "FinetuneSettings":

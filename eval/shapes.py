@@ -51,12 +51,12 @@ def _square(u: FloatImage, v: FloatImage) -> Mask:
 
 
 def _triangle(u: FloatImage, v: FloatImage) -> Mask:
-    return _half_planes(u, v, sides=3, distance=0.5) == 3
+    return np.asarray(_half_planes(u, v, sides=3, distance=0.5) == 3)
 
 
 def _star(u: FloatImage, v: FloatImage) -> Mask:
     # A pentagram is what at least four of its five edge lines hold; cos(72°) is the lines' distance from the centre.
-    return _half_planes(u, v, sides=5, distance=0.38) >= 4
+    return np.asarray(_half_planes(u, v, sides=5, distance=0.38) >= 4)
 
 
 def _ring(u: FloatImage, v: FloatImage) -> Mask:
@@ -71,7 +71,7 @@ def _cross(u: FloatImage, v: FloatImage) -> Mask:
 
 def _half_planes(u: FloatImage, v: FloatImage, sides: int, distance: float) -> NDArray[np.int64]:
     angles = 2 * np.pi * np.arange(sides) / sides
-    return np.sum([u * np.cos(a) + v * np.sin(a) <= distance for a in angles], axis=0)
+    return np.asarray(np.sum([u * np.cos(a) + v * np.sin(a) <= distance for a in angles], axis=0))
 
 
 _SHAPES: Final[dict[str, Callable[[FloatImage, FloatImage], Mask]]] = {

@@ -13,7 +13,9 @@ from pcd.stage import write_text
 
 __all__ = ["METRICS", "Cell", "arm_table", "cell_table", "printed_arms", "printed_cells", "write_tables"]
 
-METRICS: Final = tuple(f"{task}/{name}" for task in ("bbox", "segm") for name in ("AP", "AP50", "AP75", "APs", "APm", "APl"))
+METRICS: Final = tuple(
+    f"{task}/{name}" for task in ("bbox", "segm") for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")
+)
 """Columns of a cell, per cent; the size classes are COCO's: below 32², 96², and above, in pixels."""
 
 ABSENT: Final = "–"

@@ -15,9 +15,9 @@ from rich.console import Console
 from flows.environment import describe_environment
 from flows.home import MLFLOW_PORT, PREFECT_PORT, home, tracking_uri
 from flows.plan import Plan, Stage, StageKind, make_plan
-from flows.progress import Reporter, describe_plan, make_reporter
-from flows.runner import Runner
+from flows.progress import describe_plan, make_reporter
 from flows.run_record import write_record
+from flows.runner import Runner
 from flows.settings import Benchmark
 from flows.store import Store
 from flows.tracking import Tracker
@@ -103,10 +103,13 @@ def benchmark(settings: Benchmark) -> str:
 def _link_both_ways(tracker: Tracker) -> dict[str, str]:
     """Prefect's run id into MLflow's tags, MLflow's link into Prefect's artifacts. Both pages are those of `pcd ui`."""
     context = FlowRunContext.get()
-    assert context is not None and context.flow_run is not None  # we are inside the flow
+    assert context is not None  # we are inside the flow
+    assert context.flow_run is not None
     server = tracker.uri if tracker.uri.startswith("http") else f"http://127.0.0.1:{MLFLOW_PORT}"
     page = server.rstrip("/") + tracker.url_path
-    create_link_artifact(key="mlflow-run", link=page, link_text="MLflow run", description="metrics, AP table, artifacts")
+    create_link_artifact(
+        key="mlflow-run", link=page, link_text="MLflow run", description="metrics, AP table, artifacts"
+    )
     flow_run_id = str(context.flow_run.id)
     return {
         "prefect.flow_run_id": flow_run_id,

@@ -29,7 +29,7 @@ class _Commands(click.Group):
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
         command = super().get_command(ctx, cmd_name)
         if command is None:
-            from pcd.errors import unknown_name  # noqa: PLC0415
+            from pcd.errors import unknown_name
 
             raise click.UsageError(str(unknown_name("command", cmd_name, self.list_commands(ctx))))
         return command
@@ -44,7 +44,9 @@ def main() -> None:
     """
 
 
-_set = click.option("--set", "overrides", multiple=True, metavar="SETTING=VALUE", help="Change a setting of the profile.")
+_set = click.option(
+    "--set", "overrides", multiple=True, metavar="SETTING=VALUE", help="Change a setting of the profile."
+)
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
 
@@ -57,9 +59,9 @@ def run(profile: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
     Stages that are in the store are not run again; an interrupted one goes on from its last checkpoint.
     """
-    from flows.profiles import load_profile  # noqa: PLC0415
-    from flows.run import run_benchmark  # noqa: PLC0415
-    from flows.supervisor import StageFailedError  # noqa: PLC0415
+    from flows.profiles import load_profile
+    from flows.run import run_benchmark
+    from flows.supervisor import StageFailedError
 
     settings = load_profile(profile, overrides)
     try:
@@ -74,7 +76,7 @@ def run(profile: str, overrides: tuple[str, ...], as_json: bool) -> None:
 @_json
 def report(benchmark: str | None, as_json: bool) -> None:
     """Print the AP table of BENCHMARK (a name or a key), or of the one finished last."""
-    from flows.run_record import latest_record  # noqa: PLC0415
+    from flows.run_record import latest_record
 
     record = latest_record(benchmark)
     if record is None:
@@ -88,11 +90,13 @@ def _show(record: Any, as_json: bool) -> None:
         table = json.loads((folder / "ap_table.json").read_text())
         click.echo(json.dumps({"run": dataclasses.asdict(record), "table": table}, indent=2))
         return
-    from flows.terminal_table import print_table  # noqa: PLC0415
+    from flows.terminal_table import print_table
 
     print_table(folder)
     click.echo(f"\ntable and figures: {folder}")
-    click.echo(f"pages: `pcd ui` (or `make ui`), then\n  MLflow   {record.mlflow_page}\n  Prefect  {record.prefect_page}")
+    click.echo(
+        f"pages: `pcd ui` (or `make ui`), then\n  MLflow   {record.mlflow_page}\n  Prefect  {record.prefect_page}"
+    )
 
 
 @main.command()
@@ -101,11 +105,11 @@ def _show(record: Any, as_json: bool) -> None:
 @_json
 def plan(profile: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Show the stages of PROFILE: which are in the store, and the command of each."""
-    from flows.home import home  # noqa: PLC0415
-    from flows.plan import make_plan  # noqa: PLC0415
-    from flows.profiles import load_profile  # noqa: PLC0415
-    from flows.progress import describe_plan  # noqa: PLC0415
-    from flows.store import Store  # noqa: PLC0415
+    from flows.home import home
+    from flows.plan import make_plan
+    from flows.profiles import load_profile
+    from flows.progress import describe_plan
+    from flows.store import Store
 
     settings = load_profile(profile, overrides)
     planned, store = make_plan(settings), Store(home() / "store")
@@ -124,7 +128,7 @@ def plan(profile: str, overrides: tuple[str, ...], as_json: bool) -> None:
 @click.option("--prefect-port", default=None, type=int, help="Port of Prefect's pages [4200].")
 def ui(mlflow_port: int | None, prefect_port: int | None) -> None:
     """Serve the MLflow and Prefect pages on this machine's loopback address until Ctrl-C."""
-    from flows.pages import serve_pages  # noqa: PLC0415
+    from flows.pages import serve_pages
 
     serve_pages(mlflow_port, prefect_port)
 
@@ -132,7 +136,7 @@ def ui(mlflow_port: int | None, prefect_port: int | None) -> None:
 @main.command()
 def doctor() -> None:
     """Check this installation: versions, Detectron2's operators, space."""
-    from flows.doctor import examine  # noqa: PLC0415
+    from flows.doctor import examine
 
     findings = examine()
     for finding in findings:
@@ -150,7 +154,7 @@ def teachers() -> None:
 @_json
 def list_teachers(as_json: bool) -> None:
     """Name, licence and published accuracy of every teacher."""
-    from pcd.teachers.registry import TEACHERS  # noqa: PLC0415
+    from pcd.teachers.registry import TEACHERS
 
     if as_json:
         click.echo(json.dumps([entry.describe() for entry in TEACHERS.values()], indent=2))
@@ -164,6 +168,6 @@ def list_teachers(as_json: bool) -> None:
 @click.option("--output", type=click.Path(path_type=Path), default=None, help="Folder [the registry's own].")
 def train_demo(output: Path | None) -> None:
     """Train the demo's teacher anew on the shapes pool (about 17 minutes on 2 cores)."""
-    from flows.demo_teacher import train  # noqa: PLC0415
+    from flows.demo_teacher import train
 
     train(output)

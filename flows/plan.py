@@ -110,7 +110,12 @@ def make_plan(benchmark: Benchmark) -> Plan:
                 cells.append({"cell": cell, "arm": arm, "protocol": protocol, "seed": seed, "pretrain": pretrained})
 
     inputs = {stage.id: stage.id for stage in stages.values() if stage.kind in ("finetune", "pretrain")}
-    aggregate = {"benchmark": benchmark.name, "baseline": benchmark.baseline, "cells": cells, "notes": _notes(benchmark)}
+    aggregate = {
+        "benchmark": benchmark.name,
+        "baseline": benchmark.baseline,
+        "cells": cells,
+        "notes": _notes(benchmark),
+    }
     add("aggregate", aggregate, inputs={"data": data, **inputs})
     return Plan(benchmark, tuple(stages.values()))
 

@@ -5,7 +5,15 @@ from types import TracebackType
 from typing import Any, Final, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 from flows.plan import Plan, Stage
 from flows.supervisor import MetricLine
@@ -36,8 +44,10 @@ def make_reporter(console: Console) -> Reporter:
 
 def describe_plan(plan: Plan, stored: int) -> str:
     benchmark = plan.benchmark
-    axes = f"{len(benchmark.arms)} arms x {len(benchmark.protocols)} protocols x {len(benchmark.seeds)} seeds"
-    return f"benchmark {benchmark.name}: {axes} = {len(plan.cells)} cells; {stored} of {len(plan.stages)} stages in the store"
+    counts = (("arm", len(benchmark.arms)), ("protocol", len(benchmark.protocols)), ("seed", len(benchmark.seeds)))
+    axes = " x ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in counts)
+    done = f"{stored} of {len(plan.stages)} stages in the store"
+    return f"benchmark {benchmark.name}: {axes} = {len(plan.cells)} cells; {done}"
 
 
 class Lines:

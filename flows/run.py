@@ -45,7 +45,7 @@ def _run_flow(settings: Benchmark) -> None:
     log = _log_to_file()
     signal.signal(signal.SIGTERM, _as_interrupt)
     print(f"starting Prefect and MLflow; their log is {log}", flush=True)
-    from flows.benchmark import benchmark  # noqa: PLC0415  seconds, and it reads the environment set above
+    from flows.benchmark import benchmark
 
     _silence_console()
     benchmark(settings)

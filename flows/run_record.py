@@ -27,7 +27,13 @@ class RunRecord:
 
 def write_record(plan: Plan, folder: Path, uri: str, links: dict[str, str]) -> None:
     record = RunRecord(
-        plan.benchmark.name, plan.key, str(folder), uri, links["mlflow.page"], links["prefect.flow_run_url"], time.time()
+        plan.benchmark.name,
+        plan.key,
+        str(folder),
+        uri,
+        links["mlflow.page"],
+        links["prefect.flow_run_url"],
+        time.time(),
     )
     _folder().mkdir(parents=True, exist_ok=True)
     write_json(_folder() / f"{plan.benchmark.name}-{plan.key[:12]}.json", asdict(record))

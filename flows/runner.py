@@ -73,12 +73,19 @@ class Runner:
 def _summary(stage: Stage, result: dict[str, Any]) -> str:
     match stage.kind:
         case "teacher":
-            return f": {result['parameters'] / 1e6:.1f} M parameters, SHA-256 {result['sha256'][:12]}, {result['licence']}"
+            return (
+                f": {result['parameters'] / 1e6:.1f} M parameters, SHA-256 {result['sha256'][:12]}, {result['licence']}"
+            )
         case "data":
             return f": {result['pool']} images to pre-train on, {result['train']} + {result['val']} labelled"
         case "finetune":
             box, mask = result["metrics"]["bbox/AP"], result["metrics"]["segm/AP"]
-            matched = f"{result['matched_tensors']} backbone tensors matched"
-            return f": box AP {box:.1f}, mask AP {mask:.1f} ({matched}, features equal to {result['feature_difference']:.0e})"
+            matched, difference = result["matched_tensors"], result["feature_difference"]
+            proof = f"{matched} backbone tensors matched, features equal to {difference:.0e}"
+            return f": box AP {_or_dash(box)}, mask AP {_or_dash(mask)} ({proof})"
         case _:
             return ""
+
+
+def _or_dash(value: float | None) -> str:
+    return "–" if value is None else f"{value:.1f}"

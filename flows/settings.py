@@ -39,7 +39,9 @@ class Benchmark(Settings):
     protocols: dict[ReadableName, FinetuneSettings] = Field(
         {"fpn_1x": FinetuneSettings()}, min_length=1, description="name to fine-tuning settings"
     )
-    seeds: tuple[Seed, ...] = Field((0,), min_length=1, description="each arm is pre-trained and fine-tuned once per seed")
+    seeds: tuple[Seed, ...] = Field(
+        (0,), min_length=1, description="each arm is pre-trained and fine-tuned once per seed"
+    )
     teacher: str = setting("mocov3_r50_1000", "name in the teacher registry", "ours")
     data: DataSettings = Field(default=ShapesData(), description="images, annotations")
     pretrain: PretrainSettings = PretrainSettings()

@@ -1,7 +1,7 @@
 """The stage store: finished stages by key. Whatever has no manifest does not exist.
 
-    <home>/store/<kind>/<key>/manifest.json   files with sizes and SHA-256, settings, environment, timings
-    <home>/store/<kind>/.work-<key>/          a stage that is running, or was interrupted: its checkpoints
+<home>/store/<kind>/<key>/manifest.json   files with sizes and SHA-256, settings, environment, timings
+<home>/store/<kind>/.work-<key>/          a stage that is running, or was interrupted: its checkpoints
 """
 
 import hashlib
@@ -39,7 +39,7 @@ class Store:
         return folder
 
     def state(self, stage: Stage) -> str:
-        """"in the store", "resumable" (an interrupted run left a checkpoint) or "to run"."""
+        """ "in the store", "resumable" (an interrupted run left a checkpoint) or "to run"."""
         if self.find(stage) is not None:
             return "in the store"
         return "resumable" if (self._work_path(stage) / "checkpoint.pt").exists() else "to run"

@@ -38,7 +38,8 @@ def write_spec(stage: Stage, work: Path, inputs: dict[str, Path], runtime: Runti
         "out": str(work),
         "runtime": {
             "device": runtime.device,
-            "threads": runtime.threads or max(1, (os.cpu_count() or 1) // (runtime.processes if stage.distributed else 1)),
+            "threads": runtime.threads
+            or max(1, (os.cpu_count() or 1) // (runtime.processes if stage.distributed else 1)),
             "workers": runtime.workers,
             "log_every": runtime.log_every,
             "checkpoint_seconds": runtime.checkpoint_seconds,

@@ -1,14 +1,13 @@
 """MLflow: the only module that imports it. Everything goes by explicit run ids; runs are found again by their tags.
 
-    benchmark run                AP table on its first page, figures, environment, data sets
-     ├─ data, teacher, …         one child per stage: settings, metrics by step, result, log
-     └─ finetune: cells          … and AP as plain metrics: bbox/AP, segm/AP, …
+benchmark run                AP table on its first page, figures, environment, data sets
+ ├─ data, teacher, …         one child per stage: settings, metrics by step, result, log
+ └─ finetune: cells          … and AP as plain metrics: bbox/AP, segm/AP, …
 """
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from itertools import batched
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -88,7 +87,12 @@ class Tracker:
     def stage_run(self, stage: Stage, *, cached: bool) -> Iterator[str]:
         """The stage's child run, opened or continued; its status says in the end how the block ended."""
         tags = {f"pcd.{name}": value for name, value in stage.labels.items()}
-        tags |= {"pcd.stage": stage.kind, "pcd.stage_id": stage.id, "pcd.key": stage.key, "pcd.cached": str(cached).lower()}
+        tags |= {
+            "pcd.stage": stage.kind,
+            "pcd.stage_id": stage.id,
+            "pcd.key": stage.key,
+            "pcd.cached": str(cached).lower(),
+        }
         run_id = self._open_run(stage.id, tags, parent=self.run_id)
         self._log_params(run_id, _flatten(stage.settings))
         status = RunStatus.FAILED
@@ -146,7 +150,9 @@ class Tracker:
         query = " and ".join(f"tags.`{key}` = '{value}'" for key, value in identity.items())
         found = self._client.search_runs([self.experiment_id], query, max_results=1)
         if not found:
-            run_id = str(self._client.create_run(self.experiment_id, tags={**tags, **identity}, run_name=name).info.run_id)
+            run_id = str(
+                self._client.create_run(self.experiment_id, tags={**tags, **identity}, run_name=name).info.run_id
+            )
             self._sent[run_id] = 0
             return run_id
         run_id = str(found[0].info.run_id)

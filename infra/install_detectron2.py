@@ -57,7 +57,9 @@ class InstallError(RuntimeError):
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description="Install Detectron2 0.6 as a pure-Python wheel.")
     parser.add_argument("--force", action="store_true", help="install even if the same version is there")
-    parser.add_argument("--sha256", default=ARCHIVE_SHA256, help="the archive's expected hash (default: the pinned one)")
+    parser.add_argument(
+        "--sha256", default=ARCHIVE_SHA256, help="the archive's expected hash (default: the pinned one)"
+    )
     arguments = parser.parse_args(argv)
     if not arguments.force and _installed_version() == VERSION:
         print(f"detectron2 {VERSION} is already installed")

@@ -13,7 +13,7 @@ class PixelAttention(nn.Module):
     """One residual block of multi-head self-attention over h*w tokens, with sine positions.
 
     The paper's abstract names such a module and the released code leaves it out, so its design is ours. The output
-    projection starts at zero: switched on, the block is the identity at step 0. It is not part of the exported backbone.
+    projection starts at zero: switched on, the block is the identity at step 0. The exported backbone is without it.
     """
 
     def __init__(self, channels: int, heads: int = 8) -> None:
@@ -36,7 +36,8 @@ class PixelAttention(nn.Module):
         qkv = self.qkv(tokens).view(b, h * w, 3, self.heads, c // self.heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4)  # each (B, heads, HW, C / heads)
         mixed = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)  # (B, HW, C)
-        return maps + self.project(mixed).transpose(1, 2).view(b, c, h, w)
+        change: Tensor = self.project(mixed).transpose(1, 2).view(b, c, h, w)
+        return maps + change
 
 
 def _sine_positions(height: int, width: int, channels: int, device: torch.device) -> Tensor:

@@ -12,7 +12,7 @@ __all__ = ["load_checkpoint", "save_checkpoint"]
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write beside `path`, flush to the disk, then rename over it: a kill at any moment leaves the old one or the new."""
+    """Write beside `path`, flush to the disk, rename over it: a kill at any moment leaves the old one or the new."""
     temporary = path.with_name(f".{path.name}.part")
     with temporary.open("wb") as file:
         torch.save(state, file)

@@ -1,5 +1,7 @@
 """Projection heads: the teacher's over vectors, the student's over maps in the teacher's shape."""
 
+from itertools import pairwise
+
 from torch import nn
 
 from pcd.layouts import HeadLayout
@@ -25,7 +27,7 @@ def build_vector_head(layout: HeadLayout) -> nn.Sequential:
 def build_pixel_mlp(widths: tuple[int, ...]) -> nn.Sequential:
     """An MLP over pixels, made of 1x1 convolutions; each hidden layer has BatchNorm2d and ReLU. (B, C, H, W) maps."""
     layers: list[nn.Module] = []
-    for i, (inside, outside) in enumerate(zip(widths, widths[1:], strict=False)):
+    for i, (inside, outside) in enumerate(pairwise(widths)):
         is_last = i == len(widths) - 2
         layers.append(nn.Conv2d(inside, outside, kernel_size=1, bias=is_last))
         if not is_last:

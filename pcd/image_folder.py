@@ -22,5 +22,7 @@ def list_images(folder: Path) -> list[Path]:
         raise PCDError(f"image folder {folder} does not exist; give one with images in the setting data.pool")
     images = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
     if not images:
-        raise PCDError(f"no images in {folder} (looked for {', '.join(sorted(IMAGE_SUFFIXES))}, also in its subfolders)")
+        raise PCDError(
+            f"no images in {folder} (looked for {', '.join(sorted(IMAGE_SUFFIXES))}, also in its subfolders)"
+        )
     return images

@@ -13,6 +13,7 @@ from pcd.views import TwoViews
 
 __all__ = ["EpochBatches", "TwoViewImages"]
 
+
 class TwoViewImages(Dataset[tuple[Tensor, Tensor]]):
     """Indexed by (epoch, image): two views whose randomness depends on seed, epoch and image alone.
 
@@ -52,7 +53,7 @@ def _mix(*numbers: int) -> int:
 
 
 class EpochBatches:
-    """This rank's batches of (epoch, image), from step `first` to `total`; the last, incomplete batch of an epoch is left out.
+    """This rank's batches of (epoch, image), from step `first` to `total`; an epoch's incomplete last one is left out.
 
     Every epoch is one seeded permutation, cut into global batches; rank r of n takes every n-th image of a batch.
     """

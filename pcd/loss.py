@@ -43,7 +43,7 @@ def pixel_contrastive_loss(student: Tensor, teacher: Tensor, negatives: Tensor, 
         ValueError: shapes that do not fit, no negatives, or a temperature of 0 or less.
     """
     s, t, n = _unit_pixels(student, teacher, negatives, temperature)
-    losses: Tensor = _PixelContrast.apply(s, t, n, temperature)  # type: ignore[no-untyped-call]
+    losses: Tensor = _PixelContrast.apply(s, t, n, temperature)
     return losses.mean()
 
 
@@ -106,7 +106,7 @@ def _attend(s: Tensor, n: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
 
 
 def _attend_in_chunks(s: Tensor, n: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """The same on any device. |s.n| <= 1, so subtracting 1/tau keeps exp() in range and no running maximum is needed."""
+    """The same on any device. |s.n| <= 1, so with 1/tau subtracted exp() stays in range without a running maximum."""
     weighted, total = torch.zeros_like(s), s.new_zeros(len(s))
     for chunk in n.split(_CHUNK):
         weights = ((s @ chunk.T - 1) / temperature).exp_()  # (P, chunk)

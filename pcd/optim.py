@@ -22,7 +22,8 @@ def build_optimizer(model: nn.Module, settings: OptimizerSettings) -> torch.opti
         {"params": others, "weight_decay": 0.0, "always_adapt": False},
     ]
     if settings.name == "lars":
-        return Lars(groups, lr=settings.learning_rate, momentum=settings.momentum)
+        optimizer: torch.optim.Optimizer = Lars(groups, lr=settings.learning_rate, momentum=settings.momentum)
+        return optimizer
     for group in groups:
         del group["always_adapt"]
     return torch.optim.AdamW(groups, lr=settings.learning_rate, betas=(settings.momentum, 0.999))

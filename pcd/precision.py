@@ -19,6 +19,6 @@ def autocast_type(precision: Literal["auto", "fp32", "bf16"], device: torch.devi
 
 def _gains_from_bf16(device: torch.device) -> bool:
     if device.type == "cuda":
-        return torch.cuda.is_bf16_supported()
-    capabilities = torch.backends.cpu.get_cpu_capability(), torch.cpu.get_capabilities()
-    return bool(capabilities[1].get("avx512_bf16") or capabilities[1].get("amx_bf16"))
+        return bool(torch.cuda.is_bf16_supported())
+    capabilities = torch.cpu.get_capabilities()
+    return bool(capabilities.get("avx512_bf16") or capabilities.get("amx_bf16"))

@@ -13,12 +13,12 @@ from pcd.layouts import HeadLayout
 __all__ = ["STUDENTS", "ResNetBackbone", "Student", "build_student"]
 
 
-class ResNetBackbone(ResNet):
+class ResNetBackbone(ResNet):  # type: ignore[misc]
     """torchvision's ResNet without pooling and classifier; the names of its tensors are torchvision's."""
 
     def __init__(self, layers: list[int]) -> None:
         super().__init__(BasicBlock, layers)
-        self.fc = nn.Identity()  # type: ignore[assignment]
+        self.fc = nn.Identity()
         self.channels = 512 * BasicBlock.expansion
 
     def forward(self, images: Tensor) -> Tensor:

@@ -142,8 +142,8 @@ def _build_networks(
     queue = NegativeQueue(settings.loss.negatives, head.widths[-1], seed)
     if world_size() > 1 and device.type == "cuda":
         student = nn.SyncBatchNorm.convert_sync_batchnorm(student)
-    student.to(device, memory_format=torch.channels_last)
-    teacher.to(device, memory_format=torch.channels_last)
+    student.to(device).to(memory_format=torch.channels_last)
+    teacher.to(device).to(memory_format=torch.channels_last)
     return teacher, student, queue.to(device)
 
 

@@ -7,7 +7,6 @@ from typing import Any
 
 from detectron2.data import (
     DatasetCatalog,
-    MetadataCatalog,
     build_detection_test_loader,
     build_detection_train_loader,
 )
@@ -20,8 +19,8 @@ from eval.data import Split
 __all__ = ["evaluation_loader", "register_split", "training_loader"]
 
 
-def register_split(split: Split, device_count: int = 1) -> str:
-    """Register `split` in Detectron2's catalogue under a name of its own, and read it once, which fills its metadata."""
+def register_split(split: Split) -> str:
+    """Register `split` in Detectron2's catalogue under a name of its own; reading it once fills its metadata."""
     name = f"{split.annotations.stem}-{uuid.uuid4().hex[:8]}"
     register_coco_instances(name, {}, str(split.annotations), str(split.images))
     DatasetCatalog.get(name)
@@ -56,8 +55,3 @@ def evaluation_loader(cfg: Any, name: str, workers: int) -> Any:
     cfg = cfg.clone()
     cfg.DATALOADER.NUM_WORKERS = workers
     return build_detection_test_loader(cfg, name)
-
-
-def class_names(name: str) -> list[str]:
-    names: list[str] = MetadataCatalog.get(name).thing_classes
-    return names

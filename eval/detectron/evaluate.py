@@ -16,7 +16,9 @@ def evaluate_detector(cfg: Any, detector: Any, val_name: str, workers: int, out:
 
     Leaves the detections as predictions.json (COCO result records) in `out`.
     """
-    evaluator = COCOEvaluator(val_name, tasks=("bbox", "segm"), distributed=False, output_dir=str(out), use_fast_impl=False)
+    evaluator = COCOEvaluator(
+        val_name, tasks=("bbox", "segm"), distributed=False, output_dir=str(out), use_fast_impl=False
+    )
     found = inference_on_dataset(detector, evaluation_loader(cfg, val_name, workers), evaluator)
     (out / "coco_instances_results.json").replace(out / "predictions.json")
     (out / "instances_predictions.pth").unlink(missing_ok=True)

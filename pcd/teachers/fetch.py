@@ -72,5 +72,7 @@ def _stream(entry: TeacherEntry, file: BinaryIO, progress: Callable[[int, int], 
     except OSError as error:
         if error.errno == errno.ENOSPC:
             raise  # the stage says what to do about a full disk
-        raise PCDError(f"teacher {entry.name}: {entry.url} broke off after {done:,} bytes ({error}); try again") from None
+        raise PCDError(
+            f"teacher {entry.name}: {entry.url} broke off after {done:,} bytes ({error}); try again"
+        ) from None
     return digest.hexdigest(), done

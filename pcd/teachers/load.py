@@ -65,13 +65,14 @@ def load_entry(entry: TeacherEntry, path: Path, *, keep_last_norm: bool = False)
 
 def build_trunk(layout: TrunkLayout) -> nn.Module:
     """A ResNet of any width that maps (B, 3, H, W) to (B, C, H/32, W/32); same graph and names as torchvision's."""
-    return ResNet(
+    trunk: nn.Module = ResNet(
         block=BasicBlock if layout.block == "basic" else Bottleneck,
         layers=layout.layers,
         channels=layout.channels,
         num_classes=0,
         global_pool="",
     )
+    return trunk
 
 
 def _read_safely(path: Path) -> Any:

@@ -1,4 +1,4 @@
-"""The teacher stage: fetch a registered checkpoint, verify it, and load it once: `python -m pcd.teachers.stage SPEC`."""
+"""The teacher stage: fetch a registered checkpoint, verify it, load it once: `python -m pcd.teachers.stage SPEC`."""
 
 import sys
 from pathlib import PurePosixPath

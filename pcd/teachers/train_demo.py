@@ -1,8 +1,8 @@
 """Train the demo's teacher with MoCo v3's objective, as a stage process: `python -m pcd.teachers.train_demo SPEC`.
 
-Writes the checkpoint in MoCo v3's own layout (`state_dict` -> `module.momentum_encoder.`, head `fc.` with its BatchNorms;
-facebookresearch/moco-v3@c349e6e) in half precision, and a recipe with its hash, size and settings beside it. The base
-encoder and the predictor, which no reader of the file needs, are left out to keep it small.
+Writes the checkpoint in MoCo v3's own layout (`state_dict` -> `module.momentum_encoder.`, head `fc.` with its
+BatchNorms; facebookresearch/moco-v3@c349e6e) in half precision, and a recipe with its hash, size and settings beside
+it. The base encoder and the predictor, which no reader of the file needs, are left out to keep it small.
 """
 
 import copy
@@ -39,7 +39,9 @@ class DemoTeacherSettings(Settings):
     epochs: float = setting(20.0, "passes over the pool", "ours", gt=0)
     batch: int = setting(128, "images of one step; the others in it are the negatives", "ours", ge=2)
     temperature: float = setting(0.2, "temperature of the contrast", "ours", gt=0)
-    momentum: float = setting(0.99, "of the momentum encoder at the start; it rises to 1 as a cosine", "ours", ge=0, lt=1)
+    momentum: float = setting(
+        0.99, "of the momentum encoder at the start; it rises to 1 as a cosine", "ours", ge=0, lt=1
+    )
     seed: int = setting(0, "of weights, order and views", "ours", ge=0)
     views: ViewSettings = ViewSettings(size=96, min_scale=0.2)
     optimizer: OptimizerSettings = OptimizerSettings(
