@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from eval.settings import CocoData, ShapesData
+from pcd.errors import PCDError
 from pcd.image_folder import list_images
 from pcd.stage import write_json
 
@@ -68,12 +69,12 @@ def read_data_set(folder: Path) -> DataSet:
 def input_files(settings: ShapesData | CocoData) -> dict[str, str]:
     """What a data stage reads from outside, by content: annotation files by SHA-256, image folders by their listing.
 
-    Raises PCDError if a folder is missing or has no images.
+    Raises PCDError if a file or folder is missing, or a folder has no images.
     """
     if isinstance(settings, ShapesData):
         return {}
     hashes = {
-        name: hashlib.sha256(path.read_bytes()).hexdigest()
+        name: _file_hash(path)
         for name, path in (("train", settings.train_annotations), ("val", settings.val_annotations))
     }
     return hashes | {
@@ -84,6 +85,14 @@ def input_files(settings: ShapesData | CocoData) -> dict[str, str]:
             ("val_images", settings.val_images),
         )
     }
+
+
+def _file_hash(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        raise PCDError(f"annotation file {path} does not exist; set data.* to where your data lies") from None
 
 
 def listing_hash(folder: Path) -> str:

@@ -1,0 +1,199 @@
+"""Figures that a viewer opens, and that show what they were given."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from eval.data import Split
+from eval.figures import draw_ap_bars, draw_gallery, draw_losses
+from eval.table import METRICS, Cell, cell_table
+
+BLUE, ORANGE = (31, 119, 180), (255, 127, 14)
+"""The first two colours of matplotlib's tab10."""
+
+
+def pixels_of(path: Path) -> NDArray[np.uint8]:
+    with Image.open(path) as file:
+        assert file.format == "PNG"
+        return np.asarray(file.convert("RGB"))
+
+
+def has_colour(pixels: NDArray[np.uint8], colour: tuple[int, int, int]) -> bool:
+    return bool((abs(pixels.astype(int) - colour).max(axis=2) < 12).sum() >= 5)
+
+
+def cells(*rows: tuple[str, str, int, float | None]) -> pd.DataFrame:
+    """Rows of arm, protocol, seed and one figure for all metrics."""
+    return cell_table(
+        [
+            Cell(cell=f"{arm}.{protocol}.{seed}", arm=arm, protocol=protocol, seed=seed, metrics=dict.fromkeys(METRICS, ap))
+            for arm, protocol, seed, ap in rows
+        ]
+    )
+
+
+def metrics_file(path: Path, losses: list[float]) -> Path:
+    lines = [{"step": i + 1, "total": len(losses), "time": 0.0, "loss": loss} for i, loss in enumerate(losses)]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+@pytest.fixture
+def gallery(tmp_path: Path, own_images: Path, own_coco: dict[str, Any]) -> Callable[..., NDArray[np.uint8]]:
+    """Draw the gallery of `own_coco` with one column for each list of detections."""
+
+    def draw(*detections: list[dict[str, Any]], coco: dict[str, Any] | None = None) -> NDArray[np.uint8]:
+        (tmp_path / "val.json").write_text(json.dumps(coco or own_coco))
+        files = {f"cell {i}": tmp_path / f"predictions{i}.json" for i in range(len(detections))}
+        for file, records in zip(files.values(), detections, strict=True):
+            file.write_text(json.dumps(records))
+        draw_gallery(Split(own_images, tmp_path / "val.json"), files, tmp_path / "detections.png")
+        return pixels_of(tmp_path / "detections.png")
+
+    return draw
+
+
+def detection(score: float) -> dict[str, Any]:
+    rle = {"size": [40, 30], "counts": "0:n00000000Xo0"}
+    return {"image_id": 3, "category_id": 7, "bbox": [0, 0, 5, 10], "score": score, "segmentation": rle}
+
+
+def test_ap_bars_show_both_metrics_in_their_colours(tmp_path: Path) -> None:
+    draw_ap_bars(cells(("random", "fpn", 0, 20.0), ("pcd", "fpn", 0, 30.0)), tmp_path / "bars.png")
+    faded = [tuple(round(0.75 * c + 0.25 * 255) for c in colour) for colour in (BLUE, ORANGE)]
+    pixels = pixels_of(tmp_path / "bars.png")
+    assert [has_colour(pixels, colour) for colour in faded] == [True, True]  # type: ignore[arg-type]
+
+
+def test_ap_bars_have_a_panel_for_each_protocol(tmp_path: Path) -> None:
+    draw_ap_bars(cells(("pcd", "fpn", 0, 20.0)), tmp_path / "one.png")
+    draw_ap_bars(cells(("pcd", "fpn", 0, 20.0), ("pcd", "c4", 0, 30.0)), tmp_path / "two.png")
+    one, two = pixels_of(tmp_path / "one.png"), pixels_of(tmp_path / "two.png")
+    assert one.shape[0] == two.shape[0]
+    assert 1.5 * one.shape[1] < two.shape[1] < 2 * one.shape[1]
+
+
+def test_ap_bars_have_a_size_that_fits_a_screen(tmp_path: Path) -> None:
+    draw_ap_bars(cells(("pcd", "fpn", 0, 20.0)), tmp_path / "bars.png")
+    height, width, _ = pixels_of(tmp_path / "bars.png").shape
+    assert 300 < height < 1000
+    assert 400 < width < 1500
+
+
+def test_ap_bars_show_the_spread_of_seeds(tmp_path: Path) -> None:
+    draw_ap_bars(cells(("pcd", "fpn", 0, 20.0), ("pcd", "fpn", 1, 20.0)), tmp_path / "same.png")
+    draw_ap_bars(cells(("pcd", "fpn", 0, 15.0), ("pcd", "fpn", 1, 25.0)), tmp_path / "spread.png")
+    same, spread = pixels_of(tmp_path / "same.png"), pixels_of(tmp_path / "spread.png")
+    assert (spread.sum(axis=2) == 0).sum() > (same.sum(axis=2) == 0).sum() + 50
+
+
+def test_ap_bars_draw_an_arm_that_found_nothing(tmp_path: Path) -> None:
+    draw_ap_bars(cells(("random", "fpn", 0, 0.0), ("pcd", "fpn", 0, 0.0)), tmp_path / "bars.png")
+    assert pixels_of(tmp_path / "bars.png").std() > 5
+
+
+def test_ap_bars_draw_a_figure_that_does_not_exist_as_none(tmp_path: Path) -> None:
+    draw_ap_bars(cells(("random", "fpn", 0, None), ("pcd", "fpn", 0, 10.0)), tmp_path / "bars.png")
+    assert pixels_of(tmp_path / "bars.png").std() > 5
+
+
+def test_every_loss_curve_has_its_colour(tmp_path: Path) -> None:
+    curves = {"fine-tuning": {n: metrics_file(tmp_path / n, [3.0, 2.0, i]) for i, n in enumerate(("a", "b"))}}
+    draw_losses(curves, tmp_path / "losses.png")
+    pixels = pixels_of(tmp_path / "losses.png")
+    assert [has_colour(pixels, colour) for colour in (BLUE, ORANGE)] == [True, True]
+
+
+def test_losses_have_a_panel_for_each_kind_of_stage(tmp_path: Path) -> None:
+    file = metrics_file(tmp_path / "a", [3.0, 2.0])
+    draw_losses({"fine-tuning": {"a": file}}, tmp_path / "one.png")
+    draw_losses({"pre-training": {"a": file}, "fine-tuning": {"a": file}}, tmp_path / "two.png")
+    assert pixels_of(tmp_path / "two.png").shape[1] == 2 * pixels_of(tmp_path / "one.png").shape[1]
+
+
+def test_losses_draw_a_stage_that_recorded_one_step(tmp_path: Path) -> None:
+    draw_losses({"fine-tuning": {"a": metrics_file(tmp_path / "a", [3.0])}}, tmp_path / "losses.png")
+    assert pixels_of(tmp_path / "losses.png").std() > 5
+
+
+def test_losses_skip_the_lines_that_have_none(tmp_path: Path) -> None:
+    with_loss = metrics_file(tmp_path / "a", [3.0, 2.0, 1.0])
+    (tmp_path / "b").write_text('{"step": 1, "total": 3, "time": 0.0}\n' + with_loss.read_text())
+    draw_losses({"x": {"a": with_loss}}, tmp_path / "without.png")
+    draw_losses({"x": {"a": tmp_path / "b"}}, tmp_path / "with.png")
+    assert (pixels_of(tmp_path / "without.png") == pixels_of(tmp_path / "with.png")).all()
+
+
+def test_losses_draw_a_stage_that_recorded_nothing(tmp_path: Path) -> None:
+    (tmp_path / "a").write_text('{"step": 1, "total": 3, "time": 0.0}\n')
+    draw_losses({"x": {"a": tmp_path / "a", "b": metrics_file(tmp_path / "b", [2.0, 1.0])}}, tmp_path / "losses.png")
+    assert pixels_of(tmp_path / "losses.png").std() > 5
+
+
+def test_the_gallery_has_a_column_for_each_cell_beside_the_ground_truth(
+    gallery: Callable[..., NDArray[np.uint8]],
+) -> None:
+    assert gallery([], []).shape[1] == 3 * gallery().shape[1]
+
+
+def test_the_gallery_has_a_row_for_each_image_with_objects(
+    gallery: Callable[..., NDArray[np.uint8]], own_coco: dict[str, Any]
+) -> None:
+    fewer = own_coco | {"annotations": own_coco["annotations"][:1]}
+    assert gallery([]).shape[0] == 3 * gallery([], coco=fewer).shape[0]
+
+
+def test_the_gallery_draws_the_same_mask_from_polygon_and_both_kinds_of_rle(
+    gallery: Callable[..., NDArray[np.uint8]], own_coco: dict[str, Any]
+) -> None:
+    box = own_coco["annotations"][2]
+    uncompressed = own_coco["annotations"][1]["segmentation"]
+    polygon = [[0, 0, 5, 0, 5, 10, 0, 10]]
+    drawn = [
+        gallery([], coco=own_coco | {"annotations": [box | {"segmentation": segmentation}]})
+        for segmentation in (box["segmentation"], uncompressed, polygon)
+    ]
+    assert (drawn[0] == drawn[1]).all()
+    assert (drawn[0] == drawn[2]).all()
+
+
+def test_the_gallery_tints_the_pixels_of_a_mask(
+    gallery: Callable[..., NDArray[np.uint8]], own_coco: dict[str, Any]
+) -> None:
+    box = own_coco["annotations"][2]
+    nothing = {"size": [40, 30], "counts": [1200]}
+    masked, unmasked = (
+        gallery(coco=own_coco | {"annotations": [box | {"segmentation": s}]}) for s in (box["segmentation"], nothing)
+    )
+    changed = (masked != unmasked).any(axis=2).mean()
+    assert 0.01 < changed < 0.1  # 50 of 1200 pixels, in a panel with a margin
+
+
+def test_the_gallery_shows_a_detection_that_is_sure(gallery: Callable[..., NDArray[np.uint8]]) -> None:
+    assert (gallery([detection(0.9)]) != gallery([])).any()
+
+
+def test_the_gallery_hides_a_detection_that_is_unsure(gallery: Callable[..., NDArray[np.uint8]]) -> None:
+    assert (gallery([detection(0.4)]) == gallery([])).all()
+
+
+def test_the_gallery_shows_six_images_at_most(
+    gallery: Callable[..., NDArray[np.uint8]], own_coco: dict[str, Any]
+) -> None:
+    row = gallery(coco=own_coco | {"annotations": own_coco["annotations"][:1]}).shape[0]
+    images = [own_coco["images"][0] | {"id": i} for i in range(9)]
+    annotations = [own_coco["annotations"][0] | {"id": i, "image_id": i} for i in range(9)]
+    assert gallery(coco=own_coco | {"images": images, "annotations": annotations}).shape[0] == 6 * row
+
+
+def test_the_gallery_of_a_split_without_objects_can_be_drawn(
+    gallery: Callable[..., NDArray[np.uint8]], own_coco: dict[str, Any]
+) -> None:
+    assert gallery([], coco=own_coco | {"annotations": []}).size > 0

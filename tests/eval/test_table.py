@@ -1,0 +1,238 @@
+"""The AP table against figures computed by hand."""
+
+import json
+import math
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from eval.table import METRICS, Cell, arm_table, cell_table, printed_arms, printed_cells, write_tables
+
+HOSTILE = '<script>alert("x")</script> & co'
+
+
+def cell(arm: str, seed: int, ap: float | None, protocol: str = "fpn", **metrics: float | None) -> Cell:
+    """A cell with the same value for every metric, but for those named with two underscores for the slash."""
+    values: dict[str, float | None] = dict.fromkeys(METRICS, ap)
+    values |= {name.replace("__", "/"): value for name, value in metrics.items()}
+    return Cell(cell=f"{arm}.{protocol}.seed{seed}", arm=arm, protocol=protocol, seed=seed, metrics=values)
+
+
+@pytest.fixture
+def cells() -> pd.DataFrame:
+    return cell_table(
+        [
+            cell("random", 0, 5.0, bbox__APl=None),
+            cell("random", 1, 7.0, bbox__APl=None),
+            cell("pcd", 0, 10.0, bbox__APl=None, segm__AP=12.25),
+            cell("pcd", 1, 20.0, bbox__APl=None, segm__AP=12.25),
+            cell("pcd", 2, 30.0, bbox__APl=None, segm__AP=12.25),
+        ]
+    )
+
+
+@pytest.fixture
+def arms(cells: pd.DataFrame) -> pd.DataFrame:
+    return arm_table(cells, "random")
+
+
+@pytest.fixture
+def written(tmp_path: Path, cells: pd.DataFrame, arms: pd.DataFrame) -> Path:
+    write_tables(tmp_path, "AP table of test", cells, arms, "random", ["One note.", "Another note."])
+    return tmp_path
+
+
+def markdown_tables(path: Path) -> list[list[list[str]]]:
+    """Tables of a Markdown file as rows of stripped texts, headers first."""
+    tables: list[list[list[str]]] = [[]]
+    for line in path.read_text().splitlines():
+        if line.startswith("|"):
+            values = [text.strip() for text in line.strip("|").split("|")]
+            if not all(set(v) <= set(":-") for v in values):
+                tables[-1].append(values)
+        elif tables[-1]:
+            tables.append([])
+    return [table for table in tables if table]
+
+
+def rows_of(shown: pd.DataFrame) -> list[list[str]]:
+    return [list(shown.columns), *([str(v) for v in row] for row in shown.itertuples(index=False))]
+
+
+def test_a_cell_row_holds_its_names_and_metrics(cells: pd.DataFrame) -> None:
+    row = cells.iloc[2]
+    assert (row["cell"], row["arm"], row["protocol"], row["seed"]) == ("pcd.fpn.seed0", "pcd", "fpn", 0)
+    assert (row["bbox/AP"], row["segm/AP"]) == (10.0, 12.25)
+
+
+def test_a_cell_row_has_the_twelve_coco_figures_and_no_more(cells: pd.DataFrame) -> None:
+    assert list(cells.columns) == ["cell", "arm", "protocol", "seed", *METRICS]
+    assert len(METRICS) == 12
+
+
+def test_figures_per_category_do_not_disturb_the_table() -> None:
+    extra = cell("pcd", 0, 10.0, **{"bbox__AP-disk": 3.0})
+    assert "bbox/AP-disk" not in cell_table([extra]).columns
+
+
+def test_a_size_class_without_objects_is_not_a_number(cells: pd.DataFrame) -> None:
+    assert cells["bbox/APl"].isna().all()
+
+
+def test_an_ap_of_zero_stays_zero() -> None:
+    assert cell_table([cell("pcd", 0, 0.0)])["bbox/AP"].tolist() == [0.0]
+
+
+def test_an_arm_has_the_mean_of_its_seeds(arms: pd.DataFrame) -> None:
+    assert arms["bbox/AP mean"].tolist() == [6.0, 20.0]
+
+
+def test_an_arm_has_the_sample_standard_deviation_of_its_seeds(arms: pd.DataFrame) -> None:
+    assert arms["bbox/AP std"].tolist() == pytest.approx([math.sqrt(2), 10.0])
+
+
+def test_an_arm_counts_its_seeds(arms: pd.DataFrame) -> None:
+    assert arms["n"].tolist() == [2, 3]
+
+
+def test_an_arm_has_the_difference_of_its_mean_to_the_baselines(arms: pd.DataFrame) -> None:
+    assert arms["bbox/AP delta"].tolist() == [0.0, 14.0]
+
+
+def test_an_arm_without_objects_of_a_size_class_has_no_mean_there(arms: pd.DataFrame) -> None:
+    assert arms["bbox/APl mean"].isna().all()
+
+
+def test_one_seed_has_no_standard_deviation() -> None:
+    assert arm_table(cell_table([cell("pcd", 0, 10.0)]), "pcd")["bbox/AP std"].isna().all()
+
+
+def test_without_the_baseline_there_is_no_difference() -> None:
+    assert arm_table(cell_table([cell("pcd", 0, 10.0)]), "random")["bbox/AP delta"].isna().all()
+
+
+def test_the_difference_is_taken_within_a_protocol() -> None:
+    cells = [cell("random", 0, 5.0), cell("random", 0, 50.0, "c4"), cell("pcd", 0, 6.0), cell("pcd", 0, 60.0, "c4")]
+    arms = arm_table(cell_table(cells), "random").set_index(["arm", "protocol"])
+    assert arms.loc[("pcd", "fpn"), "bbox/AP delta"] == 1.0
+    assert arms.loc[("pcd", "c4"), "bbox/AP delta"] == 10.0
+
+
+def test_a_protocol_without_the_baseline_has_no_difference() -> None:
+    arms = arm_table(cell_table([cell("random", 0, 5.0), cell("pcd", 0, 6.0, "c4")]), "random")
+    assert arms["bbox/AP delta"].isna().tolist() == [False, True]
+
+
+def test_arms_keep_the_order_of_their_first_cells() -> None:
+    cells = [cell("z", 0, 1.0), cell("a", 0, 2.0), cell("m", 0, 3.0), cell("a", 1, 4.0)]
+    arms = arm_table(cell_table(cells), "a")
+    assert arms["arm"].tolist() == ["z", "a", "m"]
+    assert arms["bbox/AP mean"].tolist() == [1.0, 3.0, 3.0]
+
+
+def test_the_printed_table_reads_as_written_by_hand(arms: pd.DataFrame) -> None:
+    shown = printed_arms(arms, "random")
+    assert shown.iloc[:, :9].to_numpy().tolist() == [
+        ["random", "fpn", "2", "6.0 ± 1.4", "–", "6.0", "6.0", "6.0", "6.0"],
+        ["pcd", "fpn", "3", "20.0 ± 10.0", "+14.0", "20.0", "20.0", "20.0", "20.0"],
+    ]
+
+
+def test_the_printed_mask_figures_stand_behind_the_box_figures(arms: pd.DataFrame) -> None:
+    shown = printed_arms(arms, "random")
+    assert shown.iloc[1, 9:12].tolist() == ["–", "12.2 ± 0.0", "+6.2"]
+    assert list(shown.columns[9:12]) == ["box APl", "mask AP", "mask Δ random"]
+
+
+def test_a_worse_arm_is_printed_with_a_minus() -> None:
+    shown = printed_arms(arm_table(cell_table([cell("random", 0, 5.0), cell("pcd", 0, 3.0)]), "random"), "random")
+    assert shown["box Δ random"].tolist() == ["–", "-2.0"]
+
+
+def test_one_seed_is_printed_without_a_spread() -> None:
+    shown = printed_arms(arm_table(cell_table([cell("pcd", 0, 10.0)]), "pcd"), "pcd")
+    assert shown["box AP"].tolist() == ["10.0"]
+
+
+def test_a_missing_baseline_is_printed_as_a_dash() -> None:
+    shown = printed_arms(arm_table(cell_table([cell("pcd", 0, 10.0)]), "random"), "random")
+    assert shown["box Δ random"].tolist() == ["–"]
+
+
+def test_a_size_class_without_objects_is_printed_as_a_dash(cells: pd.DataFrame) -> None:
+    assert printed_cells(cells)["bbox/APl"].tolist() == ["–"] * 5
+
+
+def test_a_printed_cell_has_one_decimal(cells: pd.DataFrame) -> None:
+    assert printed_cells(cells)["bbox/AP"].tolist() == ["5.0", "7.0", "10.0", "20.0", "30.0"]
+
+
+def test_all_five_files_are_written_and_nothing_else(written: Path) -> None:
+    names = {path.name for path in written.iterdir()}
+    assert names == {"cells.csv", "arms.csv", "ap_table.json", "ap_table.md", "ap_table.html"}
+
+
+def test_cells_csv_reads_back(written: Path, cells: pd.DataFrame) -> None:
+    pd.testing.assert_frame_equal(pd.read_csv(written / "cells.csv"), cells, check_dtype=False)
+
+
+def test_arms_csv_reads_back(written: Path, arms: pd.DataFrame) -> None:
+    read = pd.read_csv(written / "arms.csv")
+    pd.testing.assert_frame_equal(read, arms, check_dtype=False, check_exact=False, rtol=0, atol=1e-4)
+
+
+def test_the_json_has_the_figures_of_the_csv(written: Path) -> None:
+    record = json.loads((written / "ap_table.json").read_text())
+    for name in ("cells", "arms"):
+        expected = pd.read_csv(written / f"{name}.csv")
+        read = pd.DataFrame(record[name])[expected.columns].infer_objects()
+        pd.testing.assert_frame_equal(read, expected, check_dtype=False, check_exact=False, rtol=0, atol=1e-4)
+
+
+def test_the_json_writes_what_does_not_exist_as_null(written: Path) -> None:
+    text = (written / "ap_table.json").read_text()
+    assert json.loads(text)["cells"][0]["bbox/APl"] is None
+    assert "NaN" not in text
+
+
+def test_the_json_names_title_baseline_and_notes(written: Path) -> None:
+    record = json.loads((written / "ap_table.json").read_text())
+    assert (record["title"], record["baseline"]) == ("AP table of test", "random")
+    assert record["notes"] == ["One note.", "Another note."]
+
+
+def test_the_markdown_shows_the_printed_tables_to_the_letter(
+    written: Path, cells: pd.DataFrame, arms: pd.DataFrame
+) -> None:
+    expected = [rows_of(printed_arms(arms, "random")), rows_of(printed_cells(cells))]
+    assert markdown_tables(written / "ap_table.md") == expected
+
+
+def test_the_html_shows_the_printed_tables_to_the_letter(
+    written: Path, cells: pd.DataFrame, arms: pd.DataFrame
+) -> None:
+    html = (written / "ap_table.html").read_text()
+    rows = [r.split("</tr>")[0] for r in html.split("<tr>")[1:]]
+    texts = [[t.split(">", 1)[1].split("</t")[0] for t in row.split("<t")[1:]] for row in rows]
+    assert texts == [*rows_of(printed_arms(arms, "random")), *rows_of(printed_cells(cells))]
+
+
+@pytest.mark.parametrize("name", ["ap_table.md", "ap_table.html"])
+def test_notes_stand_under_the_table(written: Path, name: str) -> None:
+    text = (written / name).read_text()
+    assert text.rindex("20.0") < text.index("One note.") < text.index("Another note.")
+
+
+def test_the_html_escapes_what_came_from_outside(tmp_path: Path) -> None:
+    cells = cell_table([cell(HOSTILE, 0, 1.0)])
+    write_tables(tmp_path, HOSTILE, cells, arm_table(cells, HOSTILE), HOSTILE, [HOSTILE])
+    html = (tmp_path / "ap_table.html").read_text()
+    assert "<script" not in html
+    assert html.count("&lt;script&gt;") >= 6  # title twice, arm and Δ column, cell, note
+
+
+def test_the_html_needs_nothing_from_elsewhere(written: Path) -> None:
+    html = (written / "ap_table.html").read_text()
+    assert "http" not in html
+    assert "src=" not in html

@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from pcd.checkpoint import load_checkpoint, save_checkpoint
+from pcd.errors import PCDError
+
+
+def test_state_comes_back_as_it_was_saved(tmp_path: Path) -> None:
+    weights = torch.randn(3, 4)
+    save_checkpoint(tmp_path / "c.pt", {"step": 7, "student": {"w": weights}})
+    state = load_checkpoint(tmp_path / "c.pt")
+    assert state is not None
+    assert state["step"] == 7
+    assert torch.equal(state["student"]["w"], weights)
+
+
+def test_no_checkpoint_is_none(tmp_path: Path) -> None:
+    assert load_checkpoint(tmp_path / "c.pt") is None
+
+
+def test_nothing_but_the_checkpoint_is_left_beside_it(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "c.pt", {"step": 1})
+    assert [p.name for p in tmp_path.iterdir()] == ["c.pt"]
+
+
+def test_a_save_that_fails_leaves_the_old_checkpoint(tmp_path: Path) -> None:
+    save_checkpoint(tmp_path / "c.pt", {"step": 1})
+    with pytest.raises(Exception, match="pickle"):
+        save_checkpoint(tmp_path / "c.pt", {"step": 2, "unsavable": lambda: None})
+    assert load_checkpoint(tmp_path / "c.pt") == {"step": 1}
+
+
+@pytest.mark.parametrize("kept", [0, 1, 100, -1])
+def test_truncated_file_is_the_users_error(tmp_path: Path, kept: int) -> None:
+    save_checkpoint(tmp_path / "c.pt", {"w": torch.zeros(100)})
+    (tmp_path / "c.pt").write_bytes((tmp_path / "c.pt").read_bytes()[:kept])
+    with pytest.raises(PCDError, match=r"checkpoint .*c\.pt is damaged"):
+        load_checkpoint(tmp_path / "c.pt")
+
+
+def test_foreign_file_is_the_users_error(tmp_path: Path) -> None:
+    (tmp_path / "c.pt").write_text("<html>")
+    with pytest.raises(PCDError, match="is damaged"):
+        load_checkpoint(tmp_path / "c.pt")
