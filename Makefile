@@ -36,7 +36,7 @@ ui: setup  ## The MLflow and Prefect pages, on loopback
 setup: $(STAMP)
 
 $(STAMP):
-	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; v == (3, 11) or sys.exit("error: CPython 3.11 is needed, and $(PYTHON) is %d.%d; install it, or name it: make PYTHON=/path/to/python3.11" % v)'
+	@$(PYTHON) infra/check_python.py
 	@rm -f .venv/.ready-*
 	@echo "installing the locked packages into .venv (torch with its CUDA libraries: about 6 GB)"
 	@$(BIN)/python -c '' 2>/dev/null && grep -qs "$(CURDIR)/.venv" $(BIN)/activate || $(PYTHON) -m venv --clear .venv

@@ -64,6 +64,7 @@ def _log_to_file() -> Path:
         raise PCDError(f"cannot write to {home()} ({error.strerror}); set PCD_HOME to a writable folder") from None
     path = folder / f"run-{time.strftime('%Y%m%d-%H%M%S')}.log"
     logging.basicConfig(filename=path, level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every heartbeat
     logging.captureWarnings(capture=True)
     warnings.simplefilter("default")
     return path

@@ -29,9 +29,7 @@ def _one_thread() -> Iterator[None]:
 def new_spec() -> Callable[..., Path]:
     """Write the spec.json of a stage into its folder `out`, as flows.supervisor does."""
 
-    def write(
-        out: Path, settings: dict[str, Any], inputs: dict[str, Path] | None = None, **runtime: Any
-    ) -> Path:
+    def write(out: Path, settings: dict[str, Any], inputs: dict[str, Path] | None = None, **runtime: Any) -> Path:
         out.mkdir(parents=True, exist_ok=True)
         spec = {
             "stage": "test",

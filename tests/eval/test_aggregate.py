@@ -10,6 +10,8 @@ import pytest
 
 from eval.table import METRICS
 
+pytestmark = pytest.mark.slow
+
 FILES = {
     *("cells.csv", "arms.csv", "ap_table.json", "ap_table.md", "ap_table.html"),
     *("ap_by_arm.png", "losses.png", "detections.png"),

@@ -105,9 +105,7 @@ def test_another_run_with_other_threads_has_the_same_fingerprint(shapes_set: Pat
     assert results[0]["fingerprint"] == results[1]["fingerprint"] == read_data_set(shapes_set).fingerprint
 
 
-def test_another_seed_has_another_fingerprint(
-    shapes_set: Path, draw_set: Callable[..., Path], tmp_path: Path
-) -> None:
+def test_another_seed_has_another_fingerprint(shapes_set: Path, draw_set: Callable[..., Path], tmp_path: Path) -> None:
     other = draw_set(tmp_path / "seed1", seed=1)
     assert read_data_set(other).fingerprint != read_data_set(shapes_set).fingerprint
 
@@ -117,25 +115,14 @@ def test_progress_ends_at_the_number_of_images(shapes_set: Path) -> None:
     assert (last["step"], last["total"]) == (28, 28)
 
 
-def test_own_data_is_counted(run_own: Run, own_images: Path, own_coco: dict[str, Any]) -> None:
-    _, out = run_own(own_images, own_coco, own_coco)  # type: ignore[misc]
-    counts = {"pool": 3, "train": 3, "train_annotations": 3, "val": 3, "val_annotations": 3}
-    assert read_data_set(out).counts == counts
-
-
-def test_own_data_stays_where_it_is(run_own: Run, own_images: Path, own_coco: dict[str, Any]) -> None:
-    _, out = run_own(own_images, own_coco, own_coco)  # type: ignore[misc]
-    data = read_data_set(out)
-    assert (data.pool, data.train.images, data.val.images) == (own_images, own_images, own_images)
-    assert not list(out.rglob("*.png"))
-
-
-def test_own_categories_are_named_in_the_order_of_their_ids(
-    run_own: Run, own_images: Path, own_coco: dict[str, Any]
-) -> None:
+def test_own_data_is_taken_as_it_is_where_it_is(run_own: Run, own_images: Path, own_coco: dict[str, Any]) -> None:
     own_coco["categories"].reverse()
     _, out = run_own(own_images, own_coco, own_coco)  # type: ignore[misc]
-    assert read_data_set(out).categories == ("cat", "dog")
+    data = read_data_set(out)
+    assert data.counts == {"pool": 3, "train": 3, "train_annotations": 3, "val": 3, "val_annotations": 3}
+    assert data.categories == ("cat", "dog")  # in the order of their ids
+    assert (data.pool, data.train.images, data.val.images) == (own_images, own_images, own_images)
+    assert not list(out.rglob("*.png"))
 
 
 def test_train_and_val_with_different_categories_are_refused_in_one_line(

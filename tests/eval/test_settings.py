@@ -58,7 +58,7 @@ def test_a_protocol_refuses_a_value_out_of_range(field: str, value: object) -> N
 
 
 def test_a_protocol_refuses_a_misspelt_field() -> None:
-    with pytest.raises(ValidationError, match="iteration\\b"):
+    with pytest.raises(ValidationError, match=r"iteration\b"):
         FinetuneSettings.model_validate({"iteration": 10})
 
 

@@ -98,7 +98,8 @@ def test_later_shapes_cut_holes_into_earlier_ones(scenes: list[Scene]) -> None:
     disks = [o.mask for s in scenes for o in s.objects if CLASS_NAMES[o.category] == "disk" and not o.is_crowd]
     filled = [mask.sum() / (tight_box(mask)[2] * tight_box(mask)[3]) for mask in disks]
     # A whole disk fills pi / 4 = 0.785 of its box.
-    assert min(filled) < 0.6 < 0.75 < np.median(filled)
+    assert min(filled) < 0.6
+    assert np.median(filled) > 0.75
 
 
 def test_some_objects_are_small_for_coco_and_some_are_tiny(scenes: list[Scene]) -> None:
@@ -132,7 +133,7 @@ def test_an_object_does_not_melt_into_its_background(scenes: list[Scene]) -> Non
     assert np.quantile(contrasts, 0.1) > 30
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, deadline=None, derandomize=True, database=None)
 @given(seed=st.integers(0, 2**31 - 1), split=st.integers(0, 2), index=st.integers(0, 10**6), size=st.integers(32, 100))
 def test_an_annotation_has_the_tight_box_and_the_pixels_of_its_mask(
     seed: int, split: int, index: int, size: int

@@ -186,8 +186,8 @@ def test_the_json_has_the_figures_of_the_csv(written: Path) -> None:
     record = json.loads((written / "ap_table.json").read_text())
     for name in ("cells", "arms"):
         expected = pd.read_csv(written / f"{name}.csv")
-        read = pd.DataFrame(record[name])[expected.columns].infer_objects()
-        pd.testing.assert_frame_equal(read, expected, check_dtype=False, check_exact=False, rtol=0, atol=1e-4)
+        read = pd.DataFrame(record[name])[expected.columns].astype(expected.dtypes.to_dict())
+        pd.testing.assert_frame_equal(read, expected, check_exact=False, rtol=0, atol=1e-4)
 
 
 def test_the_json_writes_what_does_not_exist_as_null(written: Path) -> None:

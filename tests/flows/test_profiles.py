@@ -42,7 +42,7 @@ def test_a_protocol_is_overridden_by_its_name() -> None:
         ("demo", ["arms=[pdc]"], "arms.0: input should be 'pcd' or 'random', got 'pdc'"),
         ("demo", ["seeds=[1, 1]"], "seeds names one twice: 1, 1"),
         ("demo", ["teacher=dmeo"], 'unknown teacher "dmeo"; valid: demo'),
-        ("demo", ["pretrain.optimizer.warmup_epochs=9"], "warm-up takes 9 of 3 epochs"),
+        ("demo", ["pretrain.optimizer.warmup_epochs=9"], "warm-up takes 9 of 2 epochs"),
         ("demo", ["protocols.shapes_fpn.warmup_iterations=5000"], "warm-up takes 5000"),
         ("demo", ["epochs"], '"epochs" sets nothing; write SETTING=VALUE'),
         ("demo", ["name.first=a"], "name is a value, not a group of settings"),

@@ -74,10 +74,11 @@ def test_a_damaged_stage_is_replaced_by_the_next_commit(store: Store, stage: Sta
 
 def test_a_second_flow_waits_until_the_first_has_committed(store: Store, stage: Stage) -> None:
     code = (
-        "import sys; from pathlib import Path; from flows.plan import make_plan; from flows.profiles import load_profile;"
-        "from flows.store import Store; store = Store(Path(sys.argv[1])); s = make_plan(load_profile('smoke')).stages[0]\n"
+        "import sys; from pathlib import Path; from flows.plan import make_plan\n"
+        "from flows.profiles import load_profile; from flows.store import Store\n"
+        "store, stage = Store(Path(sys.argv[1])), make_plan(load_profile('smoke')).stages[0]\n"
         "print('asks', flush=True)\n"
-        "with store.lock(s): print(store.find(s) is not None)"
+        "with store.lock(stage): print(store.find(stage) is not None)"
     )
     with store.lock(stage):
         command = [sys.executable, "-c", code, str(store.root)]

@@ -38,7 +38,8 @@ def _trained_looking(layout: HeadLayout, activation: type[nn.Module] = nn.ReLU) 
 
 def _deviation(mapped: Tensor, vectors: Tensor) -> float:
     """Largest difference between a map's mean and the vectors, relative to the vectors' scale."""
-    return float((mapped.mean(dim=(2, 3)) - vectors).abs().max() / vectors.abs().max().clamp(min=1))
+    difference = (mapped.mean(dim=(2, 3)) - vectors).detach().abs().max()
+    return float(difference / vectors.detach().abs().max().clamp(min=1))
 
 
 @given(

@@ -62,8 +62,8 @@ def test_images_of_every_mode_become_rgb(tmp_path: Path, mode: str) -> None:
     assert _images(tmp_path)[0, 0][0].shape == (3, 32, 32)
 
 
-def _noise_image(path: Path) -> bytes:
-    Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)).save(path)
+def _noise_image(path: Path, size: int = 40) -> bytes:
+    Image.fromarray(np.random.default_rng(0).integers(0, 256, (size, size, 3), dtype=np.uint8)).save(path)
     return path.read_bytes()
 
 
@@ -79,8 +79,9 @@ def test_truncated_image_is_the_users_error(tmp_path: Path, suffix: str, share: 
 
 def test_png_with_a_damaged_chunk_is_the_users_error(tmp_path: Path) -> None:
     path = tmp_path / "broken.png"
-    whole = _noise_image(path)
-    path.write_bytes(whole[:33] + b"\0\0\0\4\xa3\xa3\xa3\xa3" + whole[41:])  # the second chunk's length and name
+    whole = _noise_image(path, size=300)  # large enough for several chunks of pixels
+    last = whole.rindex(b"IDAT")
+    path.write_bytes(whole[:last] + b"\xa3" * 4 + whole[last + 4 :])
     with pytest.raises(PCDError, match=r"cannot read image .*broken\.png"):
         _images(tmp_path)[0, 0]
 

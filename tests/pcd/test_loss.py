@@ -155,12 +155,31 @@ def test_a_gradient_step_lowers_the_loss() -> None:
     assert after < before
 
 
-def test_memory_layout_does_not_matter() -> None:
+LAYOUTS: dict[str, Callable[[Tensor], Tensor]] = {
+    "contiguous": lambda x: x.contiguous(),
+    "channels_last": lambda x: x.contiguous(memory_format=torch.channels_last),
+    "transposed": lambda x: x.transpose(2, 3).contiguous().transpose(2, 3),
+    "slice": lambda x: torch.cat([x, x], dim=1)[:, : x.shape[1]],
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("images", [1, 2])
+def test_memory_layout_of_the_student_does_not_matter(layout: str, images: int) -> None:
+    student, teacher, negatives = _tensors(images, 8, 3, 5, 20)
+    student = LAYOUTS[layout](student).requires_grad_()
+    fast = _gradient(pixel_contrastive_loss(student, teacher, negatives, 0.2), student)
+    plain = _gradient(reference_pixel_contrastive_loss(student, teacher, negatives, 0.2), student)
+    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-6)
+
+
+def test_memory_layout_of_the_negatives_does_not_matter() -> None:
     student, teacher, negatives = _tensors(2, 8, 3, 5, 20)
-    torch.testing.assert_close(
-        pixel_contrastive_loss(student.contiguous(memory_format=torch.channels_last), teacher, negatives, 0.2),
-        pixel_contrastive_loss(student, teacher, negatives, 0.2),
-    )
+    student.requires_grad_()
+    transposed = negatives.T.contiguous().T
+    fast = _gradient(pixel_contrastive_loss(student, teacher, transposed, 0.2), student)
+    plain = _gradient(reference_pixel_contrastive_loss(student, teacher, negatives, 0.2), student)
+    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])

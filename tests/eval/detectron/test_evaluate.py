@@ -1,0 +1,109 @@
+"""AP figures of detectors whose worth is known beforehand."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from detectron2.data import DatasetCatalog
+from detectron2.structures import Boxes, Instances
+from pycocotools import mask as coco_mask
+from torch import nn
+
+from eval.detectron.evaluate import evaluate_detector
+from eval.shapes import CLASS_NAMES
+from eval.table import METRICS
+
+
+class Oracle(nn.Module):
+    """Detects what is annotated."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self._records = {record["image_id"]: record for record in DatasetCatalog.get(name)}
+
+    def forward(self, batch: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        return [{"instances": self._detect(image["image_id"])} for image in batch]
+
+    def _detect(self, image_id: int) -> Instances:
+        record = self._records[image_id]
+        annotations = [a for a in record["annotations"] if not a["iscrowd"]]
+        size = (record["height"], record["width"])
+        boxes = [[x, y, x + w, y + h] for x, y, w, h in (a["bbox"] for a in annotations)]
+        masks = [torch.from_numpy(coco_mask.decode(a["segmentation"])).bool() for a in annotations]
+        return Instances(
+            size,
+            pred_boxes=Boxes(torch.tensor(boxes).reshape(-1, 4)),
+            scores=torch.ones(len(annotations)),
+            pred_classes=torch.tensor([a["category_id"] for a in annotations], dtype=torch.int64),
+            pred_masks=torch.stack(masks) if masks else torch.zeros(0, *size, dtype=torch.bool),
+        )
+
+
+@pytest.fixture(scope="module")
+def perfect(
+    new_config: Callable[..., Any], val_name: str, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, float | None]:
+    return evaluate_detector(new_config(), Oracle(val_name), val_name, 0, tmp_path_factory.mktemp("oracle"))
+
+
+@pytest.fixture(scope="module")
+def nothing_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("nothing")
+
+
+@pytest.fixture(scope="module")
+def nothing(
+    new_config: Callable[..., Any], new_detector: Callable[..., Any], val_name: str, nothing_folder: Path
+) -> dict[str, float | None]:
+    """The figures of a detector that reports nothing."""
+    cfg = new_config()
+    cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 1.1
+    return evaluate_detector(cfg, new_detector(cfg), val_name, 0, nothing_folder)
+
+
+def test_detections_equal_to_the_annotations_score_a_hundred(perfect: dict[str, float | None]) -> None:
+    assert [perfect[name] for name in ("bbox/AP", "bbox/AP50", "segm/AP", "segm/AP75")] == pytest.approx([100] * 4)
+
+
+def test_there_is_a_figure_for_every_column_of_the_table(perfect: dict[str, float | None]) -> None:
+    assert perfect.keys() >= set(METRICS)
+
+
+def test_there_is_a_figure_for_every_class(perfect: dict[str, float | None]) -> None:
+    assert {f"{task}/AP-{name}" for task in ("bbox", "segm") for name in CLASS_NAMES} <= perfect.keys()
+
+
+def test_a_size_class_without_objects_has_no_figure(perfect: dict[str, float | None]) -> None:
+    assert (perfect["bbox/APl"], perfect["segm/APl"]) == (None, None)  # an image has 64 x 64 pixels
+
+
+def test_a_detector_that_finds_nothing_scores_zero(nothing: dict[str, float | None]) -> None:
+    assert [nothing[name] for name in ("bbox/AP", "bbox/AP50", "segm/AP", "segm/APs")] == [0.0] * 4
+
+
+def test_a_size_class_without_objects_has_no_figure_when_nothing_is_found(nothing: dict[str, float | None]) -> None:
+    assert (nothing["bbox/APl"], nothing["segm/APl"]) == (None, None)
+
+
+def test_a_detector_that_finds_nothing_leaves_an_empty_list(
+    nothing: dict[str, float | None], nothing_folder: Path
+) -> None:
+    assert json.loads((nothing_folder / "predictions.json").read_text()) == []
+
+
+def test_only_the_predictions_are_left(nothing: dict[str, float | None], nothing_folder: Path) -> None:
+    assert [path.name for path in nothing_folder.iterdir()] == ["predictions.json"]
+
+
+def test_a_fresh_detector_leaves_detections_in_the_annotations_categories(
+    new_config: Callable[..., Any], new_detector: Callable[..., Any], val_name: str, tmp_path: Path
+) -> None:
+    cfg = new_config()
+    evaluate_detector(cfg, new_detector(cfg), val_name, 0, tmp_path)
+    found = json.loads((tmp_path / "predictions.json").read_text())
+    assert found
+    assert {d["category_id"] for d in found} <= set(range(1, len(CLASS_NAMES) + 1))
+    assert {d["image_id"] for d in found} <= set(range(1, 9))

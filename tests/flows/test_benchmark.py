@@ -1,0 +1,273 @@
+"""The whole flow for real: Prefect server, torch, Detectron2, MLflow; profile `smoke`, from a fresh folder."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+from PIL import Image
+from safetensors import safe_open
+
+from tests.conftest import ROOT
+
+pytestmark = [
+    pytest.mark.slow,
+    # MLflow 3.17 with SQLAlchemy 2.1: theirs.
+    pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning", "ignore::ResourceWarning"),
+]
+
+
+@dataclass(frozen=True)
+class Home:
+    path: Path
+
+    @property
+    def environment(self) -> dict[str, str]:
+        foreign = ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_HOME")
+        return {k: v for k, v in os.environ.items() if k not in foreign} | {"PCD_HOME": str(self.path)}
+
+    def pcd(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "flows", *arguments]
+        return subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False, env=self.environment
+        )
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "flows", *arguments]
+        return subprocess.Popen(
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment
+        )
+
+    @property
+    def mlflow(self) -> MlflowClient:
+        return MlflowClient(f"sqlite:///{self.path / 'mlflow.db'}")
+
+    def runs(self) -> list[Run]:
+        experiment = self.mlflow.get_experiment_by_name("pcd-benchmarks")
+        return list(self.mlflow.search_runs([experiment.experiment_id]))
+
+    def run(self, stage_id: str) -> Run:
+        return next(run for run in self.runs() if run.data.tags.get("pcd.stage_id") == stage_id)
+
+    def benchmark_run(self) -> Run:
+        return next(run for run in self.runs() if run.data.tags["pcd.stage"] == "benchmark")
+
+    def artifacts(self, run: Run) -> set[str]:
+        return {artifact.path for artifact in self.mlflow.list_artifacts(run.info.run_id)}
+
+    def prefect(self, query: str) -> list[tuple[str, ...]]:
+        with sqlite3.connect(self.path / "prefect" / "prefect.db") as database:
+            rows = database.execute(query).fetchall()
+        database.close()
+        return rows
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Home:
+    return Home(tmp_path_factory.mktemp("smoke") / "home")
+
+
+@pytest.fixture(scope="module")
+def first(home: Home) -> subprocess.CompletedProcess[str]:
+    done = home.pcd("run", "smoke")
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+@pytest.fixture(scope="module")
+def finished(home: Home, first: subprocess.CompletedProcess[str]) -> Home:
+    return home
+
+
+def test_every_stage_is_told_and_nothing_of_the_libraries_noise(first: subprocess.CompletedProcess[str]) -> None:
+    assert first.stdout.count(": done in") == 6
+    assert first.stderr == ""
+    assert not [word for word in ("WARNING", "Warning", "INFO", "prefect.", "alembic") if word in first.stdout]
+
+
+def test_the_table_is_printed_with_both_arms(first: subprocess.CompletedProcess[str]) -> None:
+    table = first.stdout[first.stdout.index("AP table of smoke") :]
+    assert [word in table for word in ("pcd", "random", "box", "mask", "Δ random")] == [True] * 5
+
+
+def test_the_stored_table_has_one_row_per_cell_and_per_arm(finished: Home) -> None:
+    (folder,) = (finished.path / "store" / "aggregate").glob("[!.]*")
+    assert list(pd.read_csv(folder / "cells.csv")["cell"]) == ["pcd.smoke_fpn.seed0", "random.smoke_fpn.seed0"]
+    assert list(pd.read_csv(folder / "arms.csv")["arm"]) == ["pcd", "random"]
+
+
+@pytest.mark.parametrize("figure", ["ap_by_arm.png", "losses.png", "detections.png"])
+def test_the_figures_are_pictures(finished: Home, figure: str) -> None:
+    (path,) = (finished.path / "store" / "aggregate").glob(f"[!.]*/{figure}")
+    with Image.open(path) as image:
+        assert min(image.size) > 200
+
+
+def test_mlflow_has_one_finished_run_per_stage_below_the_benchmark(finished: Home) -> None:
+    parent = finished.benchmark_run().info.run_id
+    children = [run for run in finished.runs() if run.data.tags.get("mlflow.parentRunId") == parent]
+    assert {run.info.run_name for run in children} == {
+        "data",
+        "teacher",
+        "pretrain:pcd.seed0",
+        "finetune:pcd.smoke_fpn.seed0",
+        "finetune:random.smoke_fpn.seed0",
+        "aggregate",
+    }
+    assert {run.info.status for run in finished.runs()} == {"FINISHED"}
+
+
+def test_mlflow_has_the_loss_of_every_step(finished: Home) -> None:
+    run = finished.run("pretrain:pcd.seed0")
+    history = finished.mlflow.get_metric_history(run.info.run_id, "loss")
+    assert [metric.step for metric in history] == list(range(1, 9))
+
+
+def test_mlflow_has_ap_as_plain_metrics_equal_to_the_table(finished: Home) -> None:
+    (path,) = (finished.path / "store" / "aggregate").glob("[!.]*/cells.csv")
+    table = pd.read_csv(path).set_index("cell")
+    metrics = finished.run("finetune:random.smoke_fpn.seed0").data.metrics
+    assert metrics["bbox/AP"] == pytest.approx(table.loc["random.smoke_fpn.seed0", "bbox/AP"], abs=1e-4)
+    parent = finished.benchmark_run().data.metrics
+    assert parent["random/segm/AP"] == pytest.approx(metrics["segm/AP"], abs=1e-4)
+
+
+def test_mlflow_shows_the_table_on_the_first_page(finished: Home) -> None:
+    note = finished.benchmark_run().data.tags["mlflow.note.content"]
+    assert note.startswith("# AP table of smoke")
+    assert "| random |" in note
+
+
+def test_mlflow_keeps_figures_tables_settings_and_environment(finished: Home) -> None:
+    assert finished.artifacts(finished.benchmark_run()) == {
+        *("ap_table.html", "ap_table.md", "ap_table.json", "cells.csv", "arms.csv"),
+        *("ap_by_arm.png", "losses.png", "detections.png", "benchmark.json", "environment.json"),
+    }
+
+
+def test_mlflow_keeps_the_exported_backbone_and_the_spec(finished: Home, tmp_path: Path) -> None:
+    run = finished.run("pretrain:pcd.seed0")
+    assert {"backbone.safetensors", "spec.json", "result.json", "log.txt"} <= finished.artifacts(run)
+    path = finished.mlflow.download_artifacts(run.info.run_id, "backbone.safetensors", str(tmp_path))
+    with safe_open(path, framework="pt") as file:
+        assert "layer4.1.bn2.running_var" in file.keys()  # noqa: SIM118
+
+
+def test_mlflow_knows_the_data_sets_as_inputs(finished: Home) -> None:
+    inputs = finished.benchmark_run().inputs.dataset_inputs
+    assert {entry.dataset.name for entry in inputs} == {"shapes-pool", "shapes-train", "shapes-val"}
+
+
+def test_mlflow_has_no_secret_and_no_host(finished: Home, tmp_path: Path) -> None:
+    run = finished.benchmark_run()
+    path = finished.mlflow.download_artifacts(run.info.run_id, "environment.json", str(tmp_path))
+    environment = json.loads(Path(path).read_text())
+    assert set(environment) == {
+        *("python", "platform", "processor", "cores", "memory_gb", "gpus", "packages", "git_commit", "git_dirty"),
+    }
+
+
+def test_prefect_has_a_completed_flow_with_a_task_per_stage(finished: Home) -> None:
+    assert finished.prefect("select name, state_name from flow_run") == [("smoke", "Completed")]
+    tasks = finished.prefect("select name, state_name from task_run order by start_time")
+    assert [name for name, _ in tasks] == [
+        "data",
+        "teacher",
+        "pretrain:pcd.seed0",
+        "finetune:pcd.smoke_fpn.seed0",
+        "finetune:random.smoke_fpn.seed0",
+        "aggregate",
+    ]
+    assert {state for _, state in tasks} == {"Completed"}
+
+
+def test_prefect_and_mlflow_link_to_each_other(finished: Home) -> None:
+    run = finished.benchmark_run()
+    ((flow_run_id,),) = finished.prefect("select id from flow_run")
+    assert run.data.tags["prefect.flow_run_url"].endswith(f"/runs/flow-run/{flow_run_id}")
+    artifacts = dict(finished.prefect("select key, data from artifact where key is not null"))
+    assert run.info.run_id in artifacts["mlflow-run"]
+    assert "AP table of smoke" in artifacts["ap-table"]
+
+
+def test_the_report_prints_the_table_again(finished: Home, first: subprocess.CompletedProcess[str]) -> None:
+    assert finished.pcd("report").stdout in first.stdout
+    assert json.loads(finished.pcd("report", "smoke", "--json").stdout)["table"]["title"] == "AP table of smoke"
+
+
+def test_a_second_run_finds_every_stage_in_the_store_and_starts_nothing(finished: Home) -> None:
+    began = time.monotonic()
+    done = finished.pcd("run", "smoke")
+    assert time.monotonic() - began < 30
+    assert done.stdout.count("found in the store") == 6
+    assert "AP table of smoke" in done.stdout
+    assert len(finished.prefect("select id from flow_run")) == 1
+
+
+@pytest.fixture(scope="module")
+def changed(finished: Home) -> tuple[Home, str]:
+    """Another schedule of the detector, stopped with Ctrl-C while it trains, then run again."""
+    arguments = ("run", "smoke", "--set", "protocols.smoke_fpn.iterations=40", "--set", "arms=[random]")
+    process = finished.start(*arguments, "--set", "runtime.checkpoint_seconds=0.1")
+    try:
+        _wait_for_steps(finished, process)
+        process.send_signal(signal.SIGINT)
+        told = process.communicate(timeout=120)[0]
+        assert process.returncode == 130, told
+        assert "stopped; the next run goes on from its last checkpoint" in told
+        assert "RUNNING" not in {run.info.status for run in finished.runs()}
+    finally:
+        process.kill()
+    done = finished.pcd(*arguments)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return finished, done.stdout
+
+
+def _wait_for_steps(home: Home, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 240
+    while time.monotonic() < deadline and process.poll() is None:
+        for metrics in (home.path / "store" / "finetune").glob(".work-*/metrics.jsonl"):
+            if len(metrics.read_text().splitlines()) >= 3:
+                return
+        time.sleep(0.05)
+    raise AssertionError("the fine-tuning never began")
+
+
+def test_after_ctrl_c_the_next_run_resumes_behind_the_checkpoint(changed: tuple[Home, str]) -> None:
+    home, _ = changed
+    logs = [path.read_text() for path in (home.path / "store" / "finetune").glob("[!.]*/log.txt")]
+    resumed = [line for log in logs for line in log.splitlines() if line.startswith("resumed from step")]
+    assert len(resumed) == 1
+    assert int(resumed[0].split()[-1]) >= 3
+
+
+def test_a_resumed_stage_has_every_step_once_in_its_file_and_in_mlflow(changed: tuple[Home, str]) -> None:
+    home, _ = changed
+    run = next(
+        run
+        for run in home.runs()
+        if run.data.params.get("finetune.iterations") == "40" and run.data.tags["pcd.stage"] == "finetune"
+    )
+    history = home.mlflow.get_metric_history(run.info.run_id, "loss")
+    assert [metric.step for metric in history] == list(range(1, 41))
+
+
+def test_a_changed_setting_runs_only_the_stages_that_depend_on_it(changed: tuple[Home, str]) -> None:
+    _, told = changed
+    assert told.count("found in the store") == 1
+    assert told.count(": done in") == 2
+
+
+def test_stored_stages_end_as_cached_in_prefect(changed: tuple[Home, str]) -> None:
+    home, _ = changed
+    states = home.prefect("select name, state_name from task_run where state_name = 'Cached'")
+    assert {name for name, _ in states} == {"data"}

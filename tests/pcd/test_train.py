@@ -1,0 +1,463 @@
+import copy
+import json
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pcd.errors import PCDError
+from pcd.export import load_backbone
+from pcd.loss import reference_pixel_contrastive_loss
+from pcd.optim import build_optimizer
+from pcd.queue import NegativeQueue
+from pcd.settings import OptimizerSettings, PretrainSettings
+from pcd.stage import EXIT_STOPPED, EXIT_USER_ERROR, Metrics, Spec, Stopped
+from pcd.students import Student, build_student
+from pcd.teachers import TEACHERS, Teacher, load_teacher
+from pcd.teachers.registry import DEMO_CHECKPOINT
+from pcd.train import pretrain, training_loss
+
+TINY: dict[str, Any] = {
+    "epochs": 2,
+    "global_batch": 8,
+    "precision": "fp32",
+    "views": {"size": 32},
+    "loss": {"negatives": 60},  # no multiple of the batch
+    "optimizer": {"warmup_epochs": 1},
+}
+"""Two epochs of three steps over the 24 images of the pool."""
+
+
+@pytest.fixture
+def inputs(teacher_folder: Path, data_folder: Path) -> dict[str, Path]:
+    return {"teacher": teacher_folder, "data": data_folder}
+
+
+def _settings(**pretraining: Any) -> dict[str, Any]:
+    return {"pretrain": TINY | pretraining, "teacher": "demo", "seed": 0}
+
+
+@pytest.fixture
+def pretraining(make_spec: Callable[..., Spec], inputs: dict[str, Path]) -> Callable[..., Spec]:
+    """The spec of a tiny run; keywords are settings that differ."""
+
+    def make(name: str = "out", runtime: Mapping[str, Any] | None = None, **settings: Any) -> Spec:
+        return make_spec(_settings(**settings), inputs, name, **(runtime or {}))
+
+    return make
+
+
+def _metrics(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+
+
+# ---- one batch
+
+
+@pytest.fixture
+def teacher() -> Teacher:
+    return load_teacher("demo", DEMO_CHECKPOINT)
+
+
+@pytest.fixture
+def student() -> Student:
+    return Student(build_student("resnet18"), TEACHERS["demo"].head, attention_heads=8)
+
+
+@pytest.fixture
+def queue() -> NegativeQueue:
+    return NegativeQueue(60, TEACHERS["demo"].head.widths[-1], seed=0)
+
+
+@pytest.fixture
+def views() -> tuple[Tensor, Tensor]:
+    return torch.randn(4, 3, 64, 64), torch.randn(4, 3, 64, 64)
+
+
+@pytest.mark.parametrize("pairing", ["crossed", "same"])
+def test_pairing_says_which_views_teacher_map_a_student_map_meets(
+    student: Student, teacher: Teacher, queue: NegativeQueue, views: tuple[Tensor, Tensor], pairing: str
+) -> None:
+    student.eval()  # so that the student can be asked twice for the same maps
+    settings = PretrainSettings.model_validate(TINY | {"loss": {"pairing": pairing}})
+    loss, _ = training_loss(student, teacher, queue, *views, settings)
+    targets = [teacher(view) for view in (reversed(views) if pairing == "crossed" else views)]
+    expected = [
+        reference_pixel_contrastive_loss(student(view), target, queue.negatives, 0.2)
+        for view, target in zip(views, targets, strict=True)
+    ]
+    torch.testing.assert_close(loss, (expected[0] + expected[1]) / 2, rtol=1e-4, atol=1e-5)
+
+
+def test_crossed_and_same_pairing_differ(
+    student: Student, teacher: Teacher, queue: NegativeQueue, views: tuple[Tensor, Tensor]
+) -> None:
+    student.eval()
+    crossed, same = (
+        training_loss(student, teacher, queue, *views, PretrainSettings.model_validate({"loss": {"pairing": pairing}}))[
+            0
+        ]
+        for pairing in ("crossed", "same")
+    )
+    assert abs(crossed - same) > 1e-4
+
+
+def test_teachers_pooled_view_1_joins_the_queue(
+    student: Student, teacher: Teacher, queue: NegativeQueue, views: tuple[Tensor, Tensor]
+) -> None:
+    _, negatives = training_loss(student, teacher, queue, *views, PretrainSettings())
+    torch.testing.assert_close(negatives, teacher(views[0]).mean(dim=(2, 3)), rtol=1e-4, atol=1e-4)
+
+
+def test_loss_leaves_the_queue_alone(
+    student: Student, teacher: Teacher, queue: NegativeQueue, views: tuple[Tensor, Tensor]
+) -> None:
+    before = queue.negatives.clone()
+    training_loss(student, teacher, queue, *views, PretrainSettings())
+    assert torch.equal(queue.negatives, before)
+
+
+def test_map_that_does_not_fit_the_teachers_is_the_users_error(
+    teacher: Teacher, queue: NegativeQueue, views: tuple[Tensor, Tensor]
+) -> None:
+    wide = Student(build_student("resnet18"), TEACHERS["mocov3_r50_100"].head, attention_heads=None)
+    with pytest.raises(PCDError, match="does not fit the teacher's"):
+        training_loss(wide, teacher, queue, *views, PretrainSettings())
+
+
+@pytest.fixture
+def before_and_after(
+    student: Student, teacher: Teacher, queue: NegativeQueue, views: tuple[Tensor, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """All tensors of both networks around one whole training step, with `train()` called on both."""
+    student.train()
+    teacher.train()
+    both = torch.nn.ModuleDict({"student": student, "teacher": teacher})
+    before = copy.deepcopy(both.state_dict())
+    optimizer = build_optimizer(student, PretrainSettings().optimizer)
+    training_loss(student, teacher, queue, *views, PretrainSettings())[0].backward()
+    optimizer.step()
+    return before, both.state_dict()
+
+
+def test_teacher_is_bit_identical_after_a_step(
+    before_and_after: tuple[dict[str, Tensor], dict[str, Tensor]], teacher: Teacher
+) -> None:
+    before, after = before_and_after
+    assert [name for name in before if name.startswith("teacher.") and not torch.equal(before[name], after[name])] == []
+
+
+def test_teacher_is_in_eval_mode_after_a_step(
+    before_and_after: tuple[dict[str, Tensor], dict[str, Tensor]], teacher: Teacher
+) -> None:
+    assert not any(module.training for module in teacher.modules())
+
+
+def test_teacher_has_no_gradient_after_a_step(
+    before_and_after: tuple[dict[str, Tensor], dict[str, Tensor]], teacher: Teacher
+) -> None:
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+@pytest.mark.parametrize("part", ["backbone.", "attention.project.", "projector.", "predictor."])
+def test_student_changes_in_a_step(
+    before_and_after: tuple[dict[str, Tensor], dict[str, Tensor]], student: Student, part: str
+) -> None:
+    before, after = before_and_after
+    learned = [name for name, _ in student.named_parameters() if name.startswith(part)]
+    assert [name for name in learned if torch.equal(before[f"student.{name}"], after[f"student.{name}"])] == []
+
+
+def test_steps_on_one_batch_lower_its_loss(
+    student: Student, teacher: Teacher, queue: NegativeQueue, views: tuple[Tensor, Tensor]
+) -> None:
+    optimizer = build_optimizer(student, OptimizerSettings(name="adamw", learning_rate=1e-3))
+    losses = []
+    for _ in range(6):
+        loss, _ = training_loss(student, teacher, queue, *views, PretrainSettings())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
+
+
+# ---- a whole run in this process
+
+
+@pytest.fixture(scope="module")
+def finished(
+    tmp_path_factory: pytest.TempPathFactory, teacher_folder: Path, data_folder: Path
+) -> tuple[Path, dict[str, Any]]:
+    """Where a run with the tiny settings went, and what it returned."""
+    spec = _tiny_spec(tmp_path_factory.mktemp("finished"), teacher_folder, data_folder)
+    return spec.out, pretrain(spec)
+
+
+Finished = tuple[Path, dict[str, Any]]
+
+
+def _tiny_spec(out: Path, teacher: Path, data: Path) -> Spec:
+    return Spec(
+        stage="pretrain",
+        title="pretrain",
+        settings=_settings(),
+        inputs={"teacher": teacher, "data": data},
+        out=out,
+        runtime={"device": "cpu", "threads": 1, "workers": 0, "log_every": 1, "checkpoint_seconds": 0},
+        metrics=Metrics(out / "metrics.jsonl"),
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    {
+        "steps": 6,
+        "images": 24,
+        "precision": "float32",
+        "teacher_licence": "Apache-2.0",
+        "teacher_noncommercial": False,
+    }.items(),
+)
+def test_run_reports(finished: Finished, key: str, expected: object) -> None:
+    assert finished[1][key] == expected
+
+
+def test_run_logs_every_step_once(finished: Finished) -> None:
+    assert [(line["step"], line["total"]) for line in _metrics(finished[0])] == [(step, 6) for step in range(1, 7)]
+
+
+def test_run_follows_the_schedule_scaled_by_the_global_batch(finished: Finished) -> None:
+    # The peak is 8/256. Three steps of warm-up in thirds, then 1, 3/4 and 1/4 of it along the cosine.
+    assert [256 / 8 * line["learning_rate"] for line in _metrics(finished[0])] == pytest.approx(
+        [1 / 3, 2 / 3, 1, 1, 3 / 4, 1 / 4]
+    )
+
+
+def test_run_leaves_the_backbone_and_no_checkpoint(finished: Finished) -> None:
+    assert sorted(path.name for path in finished[0].iterdir()) == ["backbone.safetensors", "metrics.jsonl"]
+
+
+def test_backbone_is_finite(finished: Finished) -> None:
+    tensors = load_backbone(finished[0] / "backbone.safetensors")
+    assert [name for name, tensor in tensors.items() if not tensor.isfinite().all()] == []
+
+
+def test_backbone_is_not_the_one_it_started_from(finished: Finished) -> None:
+    torch.manual_seed(0)
+    start, end = build_student("resnet18").state_dict(), load_backbone(finished[0] / "backbone.safetensors")
+    assert [name for name, tensor in end.items() if torch.equal(tensor, start[name])] == []
+
+
+def test_run_logs_at_its_interval_and_at_the_end(pretraining: Callable[..., Spec]) -> None:
+    spec = pretraining(runtime={"log_every": 4})
+    pretrain(spec)
+    assert [line["step"] for line in _metrics(spec.out)] == [4, 6]
+
+
+def test_bf16_trains_to_a_finite_loss(pretraining: Callable[..., Spec]) -> None:
+    spec = pretraining(precision="bf16", epochs=1, optimizer={"warmup_epochs": 0})
+    assert pretrain(spec)["precision"] == "bfloat16"
+    assert all(line["loss"] == pytest.approx(4.5, abs=2) for line in _metrics(spec.out))
+
+
+def test_pool_smaller_than_one_batch_is_the_users_error(pretraining: Callable[..., Spec]) -> None:
+    with pytest.raises(PCDError, match="24 images, fewer than one global batch of 25"):
+        pretrain(pretraining(global_batch=25))
+
+
+def test_training_of_no_step_is_the_users_error(pretraining: Callable[..., Spec]) -> None:
+    with pytest.raises(PCDError):
+        pretrain(pretraining(epochs=0.1, optimizer={"warmup_epochs": 0}))
+
+
+def test_attention_heads_that_do_not_split_the_channels_are_the_users_error(pretraining: Callable[..., Spec]) -> None:
+    with pytest.raises(PCDError, match="heads"):
+        pretrain(pretraining(attention_heads=7))
+
+
+def test_unknown_student_is_the_users_error(pretraining: Callable[..., Spec]) -> None:
+    with pytest.raises(PCDError, match='unknown student "resnet81"'):
+        pretrain(pretraining(student="resnet81"))
+
+
+def test_damaged_checkpoint_is_the_users_error(pretraining: Callable[..., Spec]) -> None:
+    spec = pretraining()
+    (spec.out / "checkpoint.pt").write_bytes(b"damaged")
+    with pytest.raises(PCDError, match=r"checkpoint\.pt is damaged"):
+        pretrain(spec)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_corrupt_image_is_the_users_error_in_one_line(
+    pretraining: Callable[..., Spec], image_pool: Path, tmp_path: Path, workers: int
+) -> None:
+    shutil.copytree(image_pool, tmp_path / "pool")
+    (tmp_path / "pool" / "00.png").write_bytes(b"damaged")
+    (tmp_path / "data.json").write_text(json.dumps({"pool": "pool"}))
+    spec = pretraining(runtime={"workers": workers}, global_batch=24)
+    spec.inputs["data"] = tmp_path
+    with pytest.raises(PCDError) as caught:
+        pretrain(spec)
+    assert str(caught.value).startswith("cannot read image")
+    assert "\n" not in str(caught.value)
+
+
+class _StopsBehind(Metrics):
+    """Asks the run to stop when a step is done, as a signal would."""
+
+    def __init__(self, spec: Spec, step: int) -> None:
+        super().__init__(spec.metrics.path)
+        self.spec, self.step = spec, step
+
+    def log(self, step: int, total: int, values: Mapping[str, float] | None = None) -> None:
+        super().log(step, total, values)
+        self.spec.stop_requested = step == self.step
+
+
+def _interrupt(spec: Spec, step: int) -> None:
+    spec.metrics = _StopsBehind(spec, step)
+    with pytest.raises(Stopped):
+        pretrain(spec)
+    spec.metrics, spec.stop_requested = Metrics(spec.metrics.path), False
+
+
+def _backbones_equal(first: Path, second: Path) -> bool:
+    one, other = (load_backbone(out / "backbone.safetensors") for out in (first, second))
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def resumed(tmp_path_factory: pytest.TempPathFactory, teacher_folder: Path, data_folder: Path) -> Path:
+    """Where the same run went that was interrupted twice, between epochs and within one."""
+    spec = _tiny_spec(tmp_path_factory.mktemp("resumed"), teacher_folder, data_folder)
+    _interrupt(spec, step=3)
+    _interrupt(spec, step=4)
+    pretrain(spec)
+    return spec.out
+
+
+def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(finished: Finished, resumed: Path) -> None:
+    assert _backbones_equal(finished[0], resumed)
+
+
+def test_resumed_run_logs_the_losses_of_the_uninterrupted_one(finished: Finished, resumed: Path) -> None:
+    losses = [[(line["step"], line["loss"]) for line in _metrics(out)] for out in (finished[0], resumed)]
+    assert losses[0] == losses[1]
+
+
+def test_workers_do_not_change_the_backbone(finished: Finished, pretraining: Callable[..., Spec]) -> None:
+    spec = pretraining(runtime={"workers": 2})
+    pretrain(spec)
+    assert _backbones_equal(finished[0], spec.out)
+
+
+def test_another_seed_gives_another_backbone(finished: Finished, pretraining: Callable[..., Spec]) -> None:
+    spec = pretraining()
+    spec.settings["seed"] = 1
+    pretrain(spec)
+    assert not _backbones_equal(finished[0], spec.out)
+
+
+def test_run_that_is_asked_to_stop_behind_its_last_step_is_done(pretraining: Callable[..., Spec]) -> None:
+    spec = pretraining(epochs=1, optimizer={"warmup_epochs": 0})
+    spec.metrics = _StopsBehind(spec, 3)
+    assert pretrain(spec)["steps"] == 3
+
+
+@pytest.mark.slow
+def test_resumed_run_with_adamw_equals_the_uninterrupted_one_bit_for_bit(pretraining: Callable[..., Spec]) -> None:
+    whole, broken = (pretraining(name, optimizer={"name": "adamw", "warmup_epochs": 1}) for name in ("whole", "broken"))
+    pretrain(whole)
+    _interrupt(broken, step=4)
+    pretrain(broken)
+    assert _backbones_equal(whole.out, broken.out)
+
+
+# ---- a whole run as a process
+
+
+@pytest.fixture
+def command(write_spec: Callable[..., Path], inputs: dict[str, Path]) -> Callable[..., list[str]]:
+    def make(processes: int = 1, **settings: Any) -> list[str]:
+        ranks = (
+            ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+        )
+        return [sys.executable, *ranks, "-m", "pcd.train", str(write_spec(_settings(**settings), inputs))]
+
+    return make
+
+
+@pytest.mark.slow
+def test_process_leaves_result_metrics_and_backbone(
+    command: Callable[..., list[str]], stage_environment: dict[str, str], tmp_path: Path
+) -> None:
+    subprocess.run(command(), env=stage_environment, cwd=tmp_path, check=True, timeout=300)
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == [
+        "backbone.safetensors", "metrics.jsonl", "result.json"
+    ]  # fmt: skip
+
+
+@pytest.mark.slow
+def test_process_with_too_small_a_pool_exits_with_2_and_one_line(
+    command: Callable[..., list[str]], stage_environment: dict[str, str], tmp_path: Path
+) -> None:
+    finished = subprocess.run(command(global_batch=100), env=stage_environment, cwd=tmp_path, check=False, timeout=300)
+    assert finished.returncode == EXIT_USER_ERROR
+    assert (tmp_path / "out" / "error.txt").read_text().splitlines() == [
+        "the pool has 24 images, fewer than one global batch of 100; lower pretrain.global_batch or add images"
+    ]
+
+
+@pytest.mark.slow
+def test_process_stopped_by_sigterm_goes_on_to_the_uninterrupted_backbone(
+    command: Callable[..., list[str]],
+    pretraining: Callable[..., Spec],
+    stage_environment: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    long = {"epochs": 20}
+    whole, out = pretraining("whole", **long), tmp_path / "out"
+    pretrain(whole)
+    with subprocess.Popen(command(**long), env=stage_environment, cwd=tmp_path) as process:
+        deadline = time.monotonic() + 240
+        while not (out / "metrics.jsonl").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(120) == EXIT_STOPPED
+    assert not (out / "result.json").exists()
+    subprocess.run(command(**long), env=stage_environment, cwd=tmp_path, check=True, timeout=300)
+    assert [line["step"] for line in _metrics(out)] == list(range(1, 61))
+    assert _backbones_equal(whole.out, out)
+
+
+@pytest.mark.slow
+def test_two_ranks_write_one_run(
+    command: Callable[..., list[str]], stage_environment: dict[str, str], tmp_path: Path
+) -> None:
+    subprocess.run(command(processes=2), env=stage_environment, cwd=tmp_path, check=True, timeout=300)
+    assert [line["step"] for line in _metrics(tmp_path / "out")] == list(range(1, 7))
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["steps"] == 6
+    assert load_backbone(tmp_path / "out" / "backbone.safetensors")
+
+
+@pytest.mark.slow
+def test_batch_that_does_not_divide_among_the_ranks_is_the_users_error(
+    command: Callable[..., list[str]], stage_environment: dict[str, str], tmp_path: Path
+) -> None:
+    finished = subprocess.run(
+        command(processes=2, global_batch=9), env=stage_environment, cwd=tmp_path, check=False, timeout=300
+    )
+    assert finished.returncode != 0
+    assert (tmp_path / "out" / "error.txt").read_text() == (
+        "a global batch of 9 does not divide among 2 processes; choose a multiple"
+    )
