@@ -36,7 +36,7 @@ def draw_ap_bars(cells: pd.DataFrame, path: Path) -> None:
             values = [of_protocol.loc[of_protocol["arm"] == arm, metric] for arm in arms]
             means, stds = [v.mean() for v in values], [v.std(ddof=1) if len(v) > 1 else 0.0 for v in values]
             bars = axes.bar(places, means, 0.36, color=_COLOURS[i], alpha=0.75, label=label)
-            axes.bar_label(bars, fmt="%.1f", label_type="center", color="white")
+            axes.bar_label(bars, fmt="%.1f", label_type="center")
             axes.errorbar(places, means, stds, fmt="none", ecolor="black", capsize=4, elinewidth=1)
             for place, of_arm in zip(places, values, strict=True):
                 axes.plot([place] * len(of_arm), of_arm, "o", color="black", markersize=3)
@@ -76,15 +76,15 @@ def draw_gallery(split: Split, predictions: Mapping[str, Path], path: Path, imag
     }
     figure = Figure(figsize=(2.4 * len(columns), 2.4 * len(chosen)), layout="constrained")
     panels = figure.subplots(len(chosen), len(columns), squeeze=False)
+    for column, title in zip(panels[0], columns, strict=True):
+        column.set_title(title, fontsize=9)
     for row, image in zip(panels, chosen, strict=True):
         with Image.open(split.images / image["file_name"]) as file:
             pixels = np.asarray(file.convert("RGB"))
-        for axes, (title, objects) in zip(row, columns.items(), strict=True):
+        for axes, objects in zip(row, columns.values(), strict=True):
             axes.imshow(pixels)
             _draw_objects(axes, [o for o in objects if o["image_id"] == image["id"]], names, image)
             axes.set_axis_off()
-            if row is panels[0]:
-                axes.set_title(title, fontsize=9)
     figure.savefig(path, dpi=100)
 
 

@@ -30,7 +30,8 @@ _BLOCK = 50  # images that a worker draws before it reports
 
 
 def prepare_data(spec: Spec) -> dict[str, Any]:
-    settings: ShapesData | CocoData = TypeAdapter(DataSettings).validate_python(spec.settings["data"])
+    adapter: TypeAdapter[ShapesData | CocoData] = TypeAdapter(DataSettings)
+    settings = adapter.validate_python(spec.settings["data"])
     data = _draw_shapes(spec, settings) if isinstance(settings, ShapesData) else _check_own(settings)
     write_data_set(spec.out, data)
     return {"name": data.name, "fingerprint": data.fingerprint, "categories": list(data.categories), **data.counts}

@@ -15,4 +15,4 @@ def fault(version, executable):  # type: ignore[no-untyped-def]
 
 
 if __name__ == "__main__":
-    sys.exit(fault(sys.version_info, sys.executable))
+    sys.exit(fault(sys.version_info, sys.executable))  # type: ignore[no-untyped-call]

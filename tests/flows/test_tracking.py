@@ -81,10 +81,10 @@ def test_each_step_is_logged_once_though_lines_come_twice(
 def test_a_retry_continues_its_run(tracker: Tracker, plan_of_test: Plan, database: str, tmp_path: Path) -> None:
     stage, folder = _pretrain(plan_of_test), _stage_folder(tmp_path / "stage", 5)
     lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-    first = ""
-    with contextlib.suppress(RuntimeError), tracker.stage_run(stage, cached=False) as first:
-        tracker.log_lines(first, lines[:3])
+    with contextlib.suppress(RuntimeError), tracker.stage_run(stage, cached=False) as run_id:
+        tracker.log_lines(run_id, lines[:3])
         raise RuntimeError
+    first = run_id
     assert MlflowClient(database).get_run(first).info.status == "FAILED"
 
     again = Tracker(database, tmp_path / "artifacts", plan_of_test)

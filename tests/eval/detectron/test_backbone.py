@@ -1,5 +1,6 @@
 """The student's weights in Detectron2: all of them, or an error before the first step."""
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,17 @@ def student() -> ResNetBackbone:
     return trained_student()
 
 
-@pytest.fixture
-def detector(new_config: Callable[..., Any], new_detector: Callable[..., Any], student: ResNetBackbone) -> Any:
-    """A detector with the student's weights."""
+@pytest.fixture(scope="module")
+def loaded(new_config: Callable[..., Any], new_detector: Callable[..., Any], student: ResNetBackbone) -> Any:
     built = new_detector(new_config())
     load_into_detector(built.backbone.bottom_up, student.state_dict())
     return built
+
+
+@pytest.fixture
+def detector(loaded: Any) -> Any:
+    """A detector with the student's weights."""
+    return copy.deepcopy(loaded)
 
 
 @pytest.mark.parametrize(
