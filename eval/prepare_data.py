@@ -13,11 +13,10 @@ from pathlib import Path
 from typing import Any
 
 from PIL import Image
-from pydantic import TypeAdapter
 
 from eval.coco_check import check_coco
 from eval.data import DataSet, Split, listing_hash, write_data_set
-from eval.settings import CocoData, DataSettings, ShapesData
+from eval.settings import CocoData, DataStageSettings, ShapesData
 from eval.shapes import CLASS_NAMES, coco_annotation, draw_scene
 from pcd.errors import PCDError
 from pcd.image_folder import list_images
@@ -30,8 +29,7 @@ _BLOCK = 50  # images that a worker draws before it reports
 
 
 def prepare_data(spec: Spec) -> dict[str, Any]:
-    adapter: TypeAdapter[ShapesData | CocoData] = TypeAdapter(DataSettings)
-    settings = adapter.validate_python(spec.settings["data"])
+    settings = DataStageSettings.model_validate(spec.settings).data
     data = _draw_shapes(spec, settings) if isinstance(settings, ShapesData) else _check_own(settings)
     write_data_set(spec.out, data)
     return {"name": data.name, "fingerprint": data.fingerprint, "categories": list(data.categories), **data.counts}

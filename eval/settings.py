@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from pcd.settings import Settings, setting
 
-__all__ = ["CocoData", "DataSettings", "FinetuneSettings", "ShapesData"]
+__all__ = ["CocoData", "DataSettings", "DataStageSettings", "FinetuneSettings", "ShapesData"]
 
 
 class ShapesData(Settings):
@@ -40,6 +40,12 @@ class CocoData(Settings):
 
 
 DataSettings = Annotated[ShapesData | CocoData, Field(discriminator="kind")]
+
+
+class DataStageSettings(Settings):
+    """What the data stage's spec holds."""
+
+    data: DataSettings
 
 
 class FinetuneSettings(Settings):
