@@ -69,7 +69,7 @@ def draw_gallery(split: Split, predictions: Mapping[str, Path], path: Path, imag
     coco = json.loads(split.annotations.read_text())
     names = {c["id"]: c["name"] for c in coco["categories"]}
     with_objects = {a["image_id"] for a in coco["annotations"]}
-    chosen = [image for image in coco["images"] if image["id"] in with_objects][:images]
+    chosen = [image for image in coco["images"] if image["id"] in with_objects][:images] or coco["images"][:images]
     columns = {"ground truth": coco["annotations"]} | {
         title: [d for d in json.loads(file.read_text()) if d["score"] >= _SHOWN_SCORE]
         for title, file in predictions.items()

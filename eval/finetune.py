@@ -14,7 +14,7 @@ from eval.data import read_data_set
 from eval.settings import FinetuneSettings
 from pcd.distributed import process_group, world_size
 from pcd.errors import PCDError
-from pcd.export import load_backbone
+from pcd.export import load_backbone, load_exactly
 from pcd.stage import Spec, run_stage
 from pcd.students import build_student
 
@@ -39,14 +39,16 @@ def finetune(spec: Spec) -> dict[str, Any]:
         torch.manual_seed(seed)
         student = build_student(spec.settings["student"])
         if "backbone" in spec.inputs:
-            student.load_state_dict(load_backbone(spec.inputs["backbone"] / "backbone.safetensors"), strict=True)
+            load_exactly(student, load_backbone(spec.inputs["backbone"] / "backbone.safetensors"))
 
         sync_norm = world_size() > 1 and device.type == "cuda"
         cfg = build_config(settings, spec.settings["student"], len(data.categories), str(device), sync_norm)
         detector = build_detector(cfg, settings)
         matched = d2_backbone.load_into_detector(detector.backbone.bottom_up, student.state_dict())
         first_image = json.loads(data.val.annotations.read_text())["images"][0]["file_name"]
-        difference = d2_backbone.check_features_equal(detector, student, data.val.images / first_image)
+        difference = d2_backbone.check_features_equal(
+            detector, student, data.val.images / first_image, cfg.INPUT.FORMAT
+        )
         print(f"{matched} backbone tensors matched; res2 to res5 differ by {difference:.1e} of their scale at most")
 
         train_detector(cfg, detector, settings, register_split(data.train), seed, spec)

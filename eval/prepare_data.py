@@ -108,6 +108,11 @@ def _check_own(settings: CocoData) -> DataSet:
 def _summarise(
     name: str, pool: Path, train: Split, val: Split, train_coco: dict[str, Any], val_coco: dict[str, Any], images: int
 ) -> DataSet:
+    for labelled, coco in ((train, train_coco), (val, val_coco)):
+        if all(annotation["iscrowd"] for annotation in coco["annotations"]):
+            raise PCDError(
+                f"{labelled.annotations} has no object that is not a crowd; nothing can be learnt or measured"
+            )
     digest = hashlib.sha256(listing_hash(pool).encode())
     for coco in (train_coco, val_coco):
         digest.update(json.dumps(coco, sort_keys=True).encode())

@@ -48,6 +48,10 @@ class DataStageSettings(Settings):
     data: DataSettings
 
 
+Positive = Annotated[int, Field(ge=1)]
+Pixels = Annotated[int, Field(ge=32)]
+
+
 class FinetuneSettings(Settings):
     """One protocol: Detectron2's Mask R-CNN with an FPN over the student's backbone.
 
@@ -61,18 +65,20 @@ class FinetuneSettings(Settings):
     learning_rate: float = setting(0.02, "peak, for the batch as it is", "ours", gt=0)
     weight_decay: float = setting(1e-4, "not applied to biases and normalisation", "ours", ge=0)
     schedule: Literal["steps", "cosine"] = setting("steps", "fall of the learning rate behind the warm-up", "ours")
-    decay_at: tuple[float, ...] = setting(
+    decay_at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = setting(
         (2 / 3, 8 / 9), "`steps`: shares of the iterations behind which it falls to a tenth (60k, 80k of 90k)", "ours"
     )
     warmup_iterations: int = setting(1000, "linear rise of the learning rate", "ours", ge=0)
     clip_gradient_norm: float = setting(0.0, "largest norm of the whole gradient; 0: no limit", "ours", ge=0)
-    train_sizes: tuple[int, ...] = setting((640, 672, 704, 736, 768, 800), "shorter side in training, pixels", "ours")
+    train_sizes: Annotated[tuple[Pixels, ...], Field(min_length=1)] = setting(
+        (640, 672, 704, 736, 768, 800), "shorter side in training, pixels", "ours"
+    )
     test_size: int = setting(800, "shorter side in evaluation, pixels", "ours", ge=32)
     max_size: int = setting(1333, "longest side, pixels", "ours", ge=32)
     fpn_channels: int = setting(256, "channels of every pyramid level", "ours", ge=8)
-    anchor_sizes: tuple[int, ...] = setting((32, 64, 128, 256, 512), "one per level from p2 on, pixels", "ours")
-    proposals_before_nms: tuple[int, int] = setting((2000, 1000), "per level, training and test", "ours")
-    proposals: tuple[int, int] = setting((1000, 1000), "per image, training and test", "ours")
+    anchor_sizes: tuple[Positive, ...] = setting((32, 64, 128, 256, 512), "one per level from p2 on, pixels", "ours")
+    proposals_before_nms: tuple[Positive, Positive] = setting((2000, 1000), "per level, training and test", "ours")
+    proposals: tuple[Positive, Positive] = setting((1000, 1000), "per image, training and test", "ours")
     rois_per_image: int = setting(512, "sampled proposals that train the heads", "ours", ge=1)
     box_head_width: int = setting(1024, "channels of the box head's two layers", "ours", ge=8)
     mask_head_convs: int = setting(4, "convolutions of the mask head", "ours", ge=1)

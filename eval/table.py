@@ -90,9 +90,9 @@ def _number(value: float) -> str:
 def write_tables(
     folder: Path, title: str, cells: pd.DataFrame, arms: pd.DataFrame, baseline: str, notes: Sequence[str]
 ) -> None:
-    """Write cells.csv, arms.csv, ap_table.json, ap_table.md and ap_table.html.
+    """Write cells.csv, arms.csv, ap_table.json, ap_table.md, ap_table.html, and ap_summary.md with the APs alone.
 
-    `notes` stand under the table in the last two.
+    `notes` stand under the tables of ap_table.*.
     """
     cells.to_csv(folder / "cells.csv", index=False, float_format="%.4f")
     arms.to_csv(folder / "arms.csv", index=False, float_format="%.4f")
@@ -105,10 +105,21 @@ def write_tables(
     }
     write_text(folder / "ap_table.json", json.dumps(record, indent=2) + "\n")
     shown_arms, shown_cells = printed_arms(arms, baseline), printed_cells(cells)
-    parts = [f"# {title}", shown_arms.to_markdown(index=False), "", "## Cells", shown_cells.to_markdown(index=False)]
+    write_text(folder / "ap_summary.md", _markdown(_summary(shown_arms)) + "\n")
+    parts = [f"# {title}", "", _markdown(shown_arms), "", "## Cells", "", _markdown(shown_cells)]
     write_text(folder / "ap_table.md", "\n".join([*parts, "", *(f"- {note}" for note in notes)]) + "\n")
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True)
     html = environment.get_template("ap_table.html.j2").render(
         title=title, tables=(("By arm", shown_arms), ("By cell", shown_cells)), notes=notes
     )
     write_text(folder / "ap_table.html", html)
+
+
+def _summary(shown_arms: pd.DataFrame) -> pd.DataFrame:
+    names = [name for name in shown_arms.columns if name.endswith(" AP") or "Δ" in name]
+    return shown_arms[["arm", "protocol", "n", *names]]
+
+
+def _markdown(shown: pd.DataFrame) -> str:
+    # Without disable_numparse "20.0" would be printed as 20.
+    return str(shown.to_markdown(index=False, disable_numparse=True))

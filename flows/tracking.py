@@ -61,7 +61,7 @@ class Tracker:
     def finish_benchmark(self, table_folder: Path) -> None:
         """The table on the run's first page, its figures as artifacts, each arm's means as metrics."""
         self._log_files(self.run_id, table_folder, _TRACKED_FILES["aggregate"])
-        self._set_tags(self.run_id, {"mlflow.note.content": (table_folder / "ap_table.md").read_text()})
+        self._set_tags(self.run_id, {"mlflow.note.content": _first_page(table_folder)})
         table = json.loads((table_folder / "ap_table.json").read_text())
         means = {
             f"{row['arm']}/{name.removesuffix(' mean')}": value
@@ -191,6 +191,11 @@ class Tracker:
             dataset = Dataset(f"{data['name']}-{count}", data["fingerprint"][:36], "local", source, None, profile)
             inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)]))
         self._client.log_inputs(run_id, inputs)
+
+
+def _first_page(folder: Path) -> str:
+    """The summary first: MLflow folds the description behind its first lines."""
+    return "\n".join((folder / name).read_text() for name in ("ap_summary.md", "ap_table.md"))
 
 
 def _batches(items: Sequence[_Item], length: int) -> Iterator[Sequence[_Item]]:

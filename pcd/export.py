@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pcd.errors import PCDError
 
-__all__ = ["export_backbone", "load_backbone"]
+__all__ = ["export_backbone", "load_backbone", "load_exactly"]
 
 
 def export_backbone(backbone: nn.Module, path: Path, metadata: dict[str, str]) -> None:
@@ -24,3 +24,12 @@ def load_backbone(path: Path) -> dict[str, Tensor]:
         return load_file(path)
     except Exception as error:  # safetensors raises its own type, and OSError
         raise PCDError(f"backbone file {path} cannot be read ({error}); run its pre-training again") from None
+
+
+def load_exactly(backbone: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Load every tensor in place. Raises PCDError if one is missing, left over or of another shape."""
+    try:
+        backbone.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()
+        raise PCDError(f"the backbone file does not fit: {first}; was it pre-trained with another student?") from None

@@ -20,7 +20,7 @@ def list_images(folder: Path) -> list[Path]:
     """All images below `folder`, sorted. Raises PCDError if it is missing or holds none."""
     if not folder.is_dir():
         raise PCDError(f"image folder {folder} does not exist; give one with images in the setting data.pool")
-    images = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES)
+    images = sorted(p for p in folder.rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES and p.is_file())
     if not images:
         raise PCDError(
             f"no images in {folder} (looked for {', '.join(sorted(IMAGE_SUFFIXES))}, also in its subfolders)"

@@ -1,7 +1,8 @@
 """Two views of unlabelled images, and the order in which training meets them."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from PIL import Image, UnidentifiedImageError
@@ -11,7 +12,9 @@ from torch.utils.data import Dataset
 from pcd.errors import PCDError
 from pcd.views import TwoViews
 
-__all__ = ["EpochBatches", "TwoViewImages"]
+__all__ = ["EpochBatches", "TwoViewImages", "iterate"]
+
+_Batch = TypeVar("_Batch")
 
 
 class TwoViewImages(Dataset[tuple[Tensor, Tensor]]):
@@ -36,11 +39,20 @@ class TwoViewImages(Dataset[tuple[Tensor, Tensor]]):
             return self.views(image)
 
 
+def iterate(loader: Iterable[_Batch]) -> Iterator[_Batch]:
+    """The loader's batches; an error of a worker without the traceback that torch wraps around it."""
+    try:
+        yield from loader
+    except PCDError as error:
+        last = str(error).strip().splitlines()[-1]
+        raise PCDError(last.removeprefix(f"{PCDError.__module__}.PCDError: ")) from None
+
+
 def _read_rgb(path: Path) -> Image.Image:
     try:
         with Image.open(path) as image:
             return image.convert("RGB")
-    except (UnidentifiedImageError, OSError) as error:
+    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
         raise PCDError(f"cannot read image {path} ({error}); remove it or replace it") from None
 
 

@@ -67,10 +67,11 @@ def _unit_pixels(
         raise ValueError(f"negatives must be (K, {student.shape[1]}) with K > 0, got {tuple(negatives.shape)}")
     if temperature <= 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
-    # fp32: bf16 keeps three digits, and 1/tau multiplies what it loses.
-    s = F.normalize(_pixels(student.float()), dim=1)
+    # fp32: bf16 keeps three digits, and 1/tau multiplies what it loses. contiguous: the CPU's attention kernel takes
+    # the last stride for 1, and the pixels of a single NCHW image are a transposed view.
+    s = F.normalize(_pixels(student.float()), dim=1).contiguous()
     t = F.normalize(_pixels(teacher.detach().float()), dim=1)
-    n = F.normalize(negatives.detach().float(), dim=1)
+    n = F.normalize(negatives.detach().float(), dim=1).contiguous()
     return s, t, n
 
 
@@ -106,10 +107,18 @@ def _attend(s: Tensor, n: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
 
 
 def _attend_in_chunks(s: Tensor, n: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """The same on any device. |s.n| <= 1, so with 1/tau subtracted exp() stays in range without a running maximum."""
-    weighted, total = torch.zeros_like(s), s.new_zeros(len(s))
-    for chunk in n.split(_CHUNK):
-        weights = ((s @ chunk.T - 1) / temperature).exp_()  # (P, chunk)
-        weighted.addmm_(weights, chunk)
-        total += weights.sum(dim=1)
-    return weighted / total[:, None], total.log() + 1 / temperature
+    """The same on any device, over chunks of the queue with a running maximum.
+
+    Logits lie within 1/tau of 0, but at tau = 0.01 already exp(-2/tau) is 0 in fp32, and all negatives may be that far.
+    """
+    with torch.autocast(s.device.type, enabled=False):  # it would turn the products into bf16
+        weighted, total = torch.zeros_like(s), s.new_zeros(len(s))  # (P, C), (P,)
+        top = s.new_full((len(s),), -torch.inf)
+        for chunk in n.split(_CHUNK):
+            logits = s @ chunk.T / temperature  # (P, chunk)
+            higher = torch.maximum(top, logits.amax(dim=1))
+            shrink, weights = (top - higher).exp(), (logits - higher[:, None]).exp()
+            weighted = weighted * shrink[:, None] + weights @ chunk
+            total = total * shrink + weights.sum(dim=1)
+            top = higher
+        return weighted / total[:, None], total.log() + top

@@ -25,6 +25,8 @@ class Settings(BaseModel):
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
+Strength = Annotated[float, Field(ge=0)]
+Sigma = Annotated[float, Field(gt=0)]
 
 
 class ViewSettings(Settings):
@@ -32,14 +34,20 @@ class ViewSettings(Settings):
 
     size: int = setting(224, "side of the square crop, pixels; a multiple of 32", "code", ge=32, multiple_of=32)
     min_scale: float = setting(0.08, "smallest share of the image's area that a crop covers", "code", gt=0, le=1)
-    jitter: tuple[float, float, float, float] = setting(
+    jitter: tuple[Strength, Strength, Strength, Annotated[float, Field(ge=0, le=0.5)]] = setting(
         (0.4, 0.4, 0.2, 0.1), "strength of brightness, contrast, saturation and hue jitter", "code"
     )
     jitter_probability: Fraction = setting(0.8, "share of views whose colours are jittered", "code")
     grayscale_probability: Fraction = setting(0.2, "share of views turned grey", "code")
     blur_probability: tuple[Fraction, Fraction] = setting((1.0, 0.1), "share blurred, view 1 and view 2", "code")
-    blur_sigma: tuple[float, float] = setting((0.1, 2.0), "range of the blur's sigma, pixels at 224", "code")
+    blur_sigma: tuple[Sigma, Sigma] = setting((0.1, 2.0), "range of the blur's sigma, pixels at 224", "code")
     solarize_probability: tuple[Fraction, Fraction] = setting((0.0, 0.2), "share solarized, view 1 and view 2", "code")
+
+    @model_validator(mode="after")
+    def _sigma_rises(self) -> "ViewSettings":
+        if self.blur_sigma[0] > self.blur_sigma[1]:
+            raise ValueError(f"blur_sigma goes from the smaller to the larger, got {self.blur_sigma}")
+        return self
 
 
 class LossSettings(Settings):

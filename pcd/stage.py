@@ -95,7 +95,7 @@ def read_spec(path: Path) -> Spec:
             runtime=raw["runtime"],
             metrics=Metrics(out / "metrics.jsonl", os.environ.get("RANK", "0") == "0"),
         )
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise PCDError(
             f"{path} is not a stage spec ({type(error).__name__}: {error}); `pcd plan` shows a stage's"
         ) from None

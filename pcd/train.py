@@ -21,7 +21,7 @@ from pcd.distributed import any_rank, gather, mean_over_ranks, process_group, ra
 from pcd.errors import PCDError
 from pcd.export import export_backbone
 from pcd.image_folder import list_images, pool_folder
-from pcd.images import EpochBatches, TwoViewImages
+from pcd.images import EpochBatches, TwoViewImages, iterate
 from pcd.loss import pixel_contrastive_loss
 from pcd.optim import build_optimizer, set_learning_rate
 from pcd.precision import autocast_type
@@ -56,7 +56,7 @@ def pretrain(spec: Spec) -> dict[str, Any]:
         loader = _loader(spec, settings, paths, seed, first, total)
         saved_at = time.monotonic()
         student.train()
-        for step, views in enumerate(loader, start=first):
+        for step, views in enumerate(iterate(loader), start=first):
             view1, view2 = (v.to(device, memory_format=torch.channels_last, non_blocking=True) for v in views)
             learning_rate = cosine_with_warmup(step, total, warmup, peak)
             set_learning_rate(optimizer, learning_rate)
@@ -127,7 +127,13 @@ def _count_steps(settings: PretrainSettings, images: int) -> int:
             f"a global batch of {settings.global_batch} does not divide among {world_size()} processes; "
             "choose a multiple"
         )
-    return round(settings.epochs * (images // settings.global_batch))
+    total = round(settings.epochs * (images // settings.global_batch))
+    if total == 0:
+        raise PCDError(
+            f"{settings.epochs:g} epochs over {images} images are no whole step of {settings.global_batch} images; "
+            "raise pretrain.epochs"
+        )
+    return total
 
 
 def _build_networks(
@@ -138,7 +144,11 @@ def _build_networks(
     teacher = load_teacher(name, spec.inputs["teacher"] / file, keep_last_norm=settings.adaptor_keeps_last_norm)
     torch.manual_seed(seed)  # the student's start is the seed's on every rank
     head = TEACHERS[name].head
-    student = Student(build_student(settings.student), head, settings.attention_heads if settings.attention else None)
+    backbone = build_student(settings.student)
+    try:
+        student = Student(backbone, head, settings.attention_heads if settings.attention else None)
+    except ValueError as error:
+        raise PCDError(f"pretrain.attention_heads: {error}") from None
     queue = NegativeQueue(settings.loss.negatives, head.widths[-1], seed)
     if world_size() > 1 and device.type == "cuda":
         student = nn.SyncBatchNorm.convert_sync_batchnorm(student)

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from detectron2.data.detection_utils import read_image
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
@@ -58,11 +60,11 @@ def load_into_detector(bottom_up: nn.Module, tensors: Mapping[str, Tensor]) -> i
 
 
 @torch.no_grad()
-def check_features_equal(detector: Any, student: ResNetBackbone, image_path: Path) -> float:
+def check_features_equal(detector: Any, student: ResNetBackbone, image_path: Path, image_format: str = "RGB") -> float:
     """Compare res2 … res5 of Detectron2's backbone with the student's own on one image.
 
-    The student's side is normalised here from the RGB file as in pre-training, Detectron2's side by its own
-    preprocessing, so a difference in channel order, mean or std is caught as well.
+    The student's side reads the file as RGB and normalises it here as in pre-training; Detectron2's side reads it in
+    `image_format` and preprocesses it by itself. So a difference in channel order, mean or std is caught as well.
 
     Returns:
         The largest difference, relative to the largest feature of its map.
@@ -71,15 +73,14 @@ def check_features_equal(detector: Any, student: ResNetBackbone, image_path: Pat
         PCDError: it is above 1e-4, what fp32 leaves between two orders of summation.
     """
     with Image.open(image_path) as file:
-        pixels = np.asarray(file.convert("RGB"))
-    height, width = (32 * max(1, side // 32) for side in pixels.shape[:2])
-    image = torch.from_numpy(np.ascontiguousarray(pixels[:height, :width])).permute(2, 0, 1).float()  # (3, H, W)
+        image = _to_tensor(np.asarray(file.convert("RGB")))
+    image_as_detectron_reads_it = _to_tensor(read_image(str(image_path), format=image_format))
 
     mean, std = torch.tensor(IMAGENET_MEAN)[:, None, None], torch.tensor(IMAGENET_STD)[:, None, None]
     was_training = detector.training
     detector.eval()
     own = student.eval().stages(((image / 255 - mean) / std)[None])
-    theirs = detector.backbone.bottom_up(detector.preprocess_image([{"image": image}]).tensor)
+    theirs = detector.backbone.bottom_up(detector.preprocess_image([{"image": image_as_detectron_reads_it}]).tensor)
     detector.train(was_training)
 
     worst = max(float((theirs[n].cpu() - own[n]).abs().max() / own[n].abs().max()) for n in own)
@@ -89,3 +90,11 @@ def check_features_equal(detector: Any, student: ResNetBackbone, image_path: Pat
             "the detector would not start from the pre-trained backbone, so nothing was trained"
         )
     return worst
+
+
+def _to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
+    """(H, W, 3) -> (3, H', W') of floats, cut to multiples of 32 (a smaller side is padded), as the strides ask."""
+    height, width = (32 * max(1, side // 32) for side in pixels.shape[:2])
+    lacking = [(0, max(0, 32 - side)) for side in pixels.shape[:2]]
+    cut = np.pad(pixels, [*lacking, (0, 0)], mode="edge")[:height, :width]
+    return torch.tensor(np.ascontiguousarray(cut)).permute(2, 0, 1).float()

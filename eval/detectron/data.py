@@ -1,20 +1,19 @@
-"""A data set's labelled splits as Detectron2 loads them."""
+"""A data set's labelled splits as Detectron2 reads them."""
 
+import copy
 import itertools
 import uuid
 from collections.abc import Iterator
 from typing import Any
 
-from detectron2.data import (
-    DatasetCatalog,
-    build_detection_test_loader,
-    build_detection_train_loader,
-)
+import numpy as np
+from detectron2.data import DatasetCatalog, DatasetMapper, build_detection_test_loader, get_detection_dataset_dicts
 from detectron2.data.datasets import register_coco_instances
 from detectron2.data.samplers import TrainingSampler
-from torch.utils.data import Sampler
+from torch.utils.data import DataLoader, Dataset
 
 from eval.data import Split
+from pcd.distributed import rank, world_size
 
 __all__ = ["evaluation_loader", "register_split", "training_loader"]
 
@@ -27,28 +26,46 @@ def register_split(split: Split) -> str:
     return name
 
 
-class _ResumedSampler(Sampler[int]):
-    """Detectron2's endless shuffled order, without the images that earlier steps took."""
+class _AugmentedImages(Dataset[Any]):
+    """Indexed by (position in the order, image): augmentation depends on seed and position alone.
 
-    def __init__(self, images: int, seed: int, skip: int) -> None:
-        self._order = TrainingSampler(images, shuffle=True, seed=seed)
-        self._skip = skip
+    So it is the same whatever the number of workers and wherever a run was interrupted, which Detectron2's own loader
+    does not promise.
+    """
 
-    def __iter__(self) -> Iterator[int]:
-        return itertools.islice(iter(self._order), self._skip, None)
+    def __init__(self, records: list[Any], mapper: DatasetMapper, seed: int) -> None:
+        self.records, self.mapper, self.seed = records, mapper, seed
 
-
-def training_loader(cfg: Any, name: str, workers: int, seed: int, skip: int) -> Any:
-    """Endless batches of this rank's share; `skip` counts the images that this rank has had already."""
-    cfg = cfg.clone()
-    cfg.DATASETS.TRAIN = (name,)
-    cfg.DATALOADER.NUM_WORKERS = workers
-    images = sum(1 for record in DatasetCatalog.get(name) if _has_objects(record))
-    return build_detection_train_loader(cfg, sampler=_ResumedSampler(images, seed, skip))
+    def __getitem__(self, place: tuple[int, int]) -> Any:
+        position, index = place
+        # Detectron2's augmentations draw from numpy's global state.
+        np.random.seed(np.random.SeedSequence([self.seed, position]).generate_state(1)[0])  # noqa: NPY002
+        return self.mapper(copy.deepcopy(self.records[index]))
 
 
-def _has_objects(record: Any) -> bool:
-    return any(not annotation.get("iscrowd", 0) for annotation in record["annotations"])
+class _Batches:
+    """Detectron2's endless shuffled order, this rank's share of it, in batches, from step `first` on."""
+
+    def __init__(self, images: int, per_rank: int, seed: int, first: int) -> None:
+        self.order = TrainingSampler(images, shuffle=True, seed=seed)
+        self.per_rank, self.first = per_rank, first
+
+    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+        order = ((rank() + i * world_size(), index) for i, index in enumerate(self.order))
+        places = itertools.islice(order, self.first * self.per_rank, None)
+        while True:
+            yield list(itertools.islice(places, self.per_rank))
+
+
+def training_loader(cfg: Any, name: str, workers: int, seed: int, first: int) -> DataLoader[Any]:
+    """Endless batches of this rank's share, from step `first` on; images without objects are left out."""
+    records = get_detection_dataset_dicts(name, filter_empty=True)
+    return DataLoader(
+        _AugmentedImages(records, DatasetMapper(cfg, is_train=True), seed),
+        batch_sampler=_Batches(len(records), cfg.SOLVER.IMS_PER_BATCH // world_size(), seed, first),
+        num_workers=workers,
+        collate_fn=list,
+    )
 
 
 def evaluation_loader(cfg: Any, name: str, workers: int) -> Any:

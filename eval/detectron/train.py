@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from detectron2.modeling import build_model
 from detectron2.solver.build import get_default_optimizer_params
@@ -63,22 +62,20 @@ def train_detector(cfg: Any, detector: Any, settings: FinetuneSettings, train_na
     replica: nn.Module = detector
     if world_size() > 1:
         replica = DistributedDataParallel(detector, broadcast_buffers=False)
-    per_rank = settings.batch // world_size()
-    batches = iter(training_loader(cfg, train_name, spec.runtime["workers"], seed, first * per_rank))
+    batches = iter(training_loader(cfg, train_name, spec.runtime["workers"], seed, first))
     device = torch.device(cfg.MODEL.DEVICE)
 
     detector.train()
     saved_at = time.monotonic()
     with EventStorage(first):  # Detectron2's modules write their own figures into the current one
         for step in range(first, total):
-            _seed_step(seed, step)
             rate = _learning_rate(settings, step)
             set_learning_rate(run.optimizer, rate)
-            losses: dict[str, Tensor] = replica(next(batches))
+            batch = next(batches)
+            # The proposals of this step are drawn from (seed, step), so that a resumed run meets the same ones.
+            torch.manual_seed((seed << 32) + step)
+            losses = _forward(replica, batch, step)
             loss = torch.stack(list(losses.values())).sum()
-            if not torch.isfinite(loss):
-                named = ", ".join(f"{name} {value.item():.3g}" for name, value in losses.items())
-                raise PCDError(f"the loss is not finite at step {step} ({named}); lower the protocol's learning_rate")
             run.optimizer.zero_grad(set_to_none=True)
             loss.backward()
             if settings.clip_gradient_norm:
@@ -112,10 +109,17 @@ def _learning_rate(settings: FinetuneSettings, step: int) -> float:
     return steps_with_warmup(step, total, warmup, peak, settings.decay_at)
 
 
-def _seed_step(seed: int, step: int) -> None:
-    """Draw this step's proposals and flips from (seed, step), so that a resumed run meets what it would have met."""
-    torch.manual_seed((seed << 32) + step)
-    np.random.seed((seed * 1_000_003 + step) % 2**32)  # noqa: NPY002  Detectron2's augmentations draw from numpy's global state
+def _forward(replica: nn.Module, batch: Any, step: int) -> dict[str, Tensor]:
+    """Detectron2's losses by name; PCDError if one is not finite."""
+    try:
+        losses: dict[str, Tensor] = replica(batch)
+    except FloatingPointError as error:  # Detectron2's own check of its proposals
+        raise PCDError(f"training diverged at step {step} ({error}); lower the protocol's learning_rate") from None
+    faulty = {name: value.item() for name, value in losses.items() if not torch.isfinite(value)}
+    if faulty:
+        named = ", ".join(f"{name} is {value}" for name, value in faulty.items())
+        raise PCDError(f"training diverged at step {step} ({named}); lower the protocol's learning_rate")
+    return losses
 
 
 def _save(run: _Run, done: int) -> None:

@@ -28,8 +28,6 @@ class TeacherEntry:
     """What stands before the head's, behind `trunk_prefix`."""
     trunk: TrunkLayout
     head: HeadLayout
-    mean: tuple[float, float, float] = (0.485, 0.456, 0.406)
-    std: tuple[float, float, float] = (0.229, 0.224, 0.225)
     accuracy: str
     """Published accuracy, with the branch it measures."""
     source: str

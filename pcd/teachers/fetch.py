@@ -2,8 +2,8 @@
 
 import errno
 import hashlib
+import http.client
 import os
-import tempfile
 import urllib.error
 import urllib.request
 from collections.abc import Callable
@@ -32,10 +32,9 @@ def fetch_teacher(
     Raises:
         PCDError: unreachable, cut short, another hash, or no space; nothing is left behind.
     """
-    handle, name = tempfile.mkstemp(dir=destination.parent, prefix=f".{destination.name}.", suffix=".part")
-    temporary = Path(name)
+    temporary = destination.with_name(f".{destination.name}.part")
     try:
-        with os.fdopen(handle, "wb") as file:
+        with temporary.open("wb") as file:
             sha256, size = _stream(entry, file, progress)
         if entry.size_bytes is not None and size != entry.size_bytes:
             raise PCDError(
@@ -63,16 +62,21 @@ def _stream(entry: TeacherEntry, file: BinaryIO, progress: Callable[[int, int], 
                 digest.update(block)
                 done += len(block)
                 progress(done, total)
+        if total and done != total:  # read(n) does not tell an early end from the end
+            raise OSError(f"{total:,} were announced")
         file.flush()
         os.fsync(file.fileno())
     except urllib.error.URLError as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
         raise PCDError(
             f"teacher {entry.name}: cannot reach {entry.url} ({error.reason}); check the network and the address"
         ) from None
-    except OSError as error:
-        if error.errno == errno.ENOSPC:
+    except (OSError, http.client.HTTPException) as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
             raise  # the stage says what to do about a full disk
+        reason = " ".join(str(error).split())
         raise PCDError(
-            f"teacher {entry.name}: {entry.url} broke off after {done:,} bytes ({error}); try again"
+            f"teacher {entry.name}: {entry.url} broke off after {done:,} bytes ({reason}); try again"
         ) from None
     return digest.hexdigest(), done

@@ -81,18 +81,20 @@ def _read_safely(path: Path) -> Any:
     except FileNotFoundError:
         raise PCDError(f"teacher file {path} does not exist; `pcd run` fetches it") from None
     except pickle.UnpicklingError as error:
+        if "GLOBAL" not in str(error).upper():
+            raise PCDError(f"{path} is no checkpoint or damaged ({_first_sentence(error)}); fetch it again") from None
         raise PCDError(
             f"{path} holds more than tensors and was not read, since unpickling it could run foreign code "
             f"({_first_sentence(error)}); use the publisher's own file"
         ) from None
-    except (EOFError, RuntimeError, ValueError, KeyError) as error:
+    except (EOFError, OSError, RuntimeError, ValueError, KeyError) as error:
         raise PCDError(f"{path} is truncated or no checkpoint ({_first_sentence(error)}); fetch it again") from None
 
 
 def _first_sentence(error: Exception) -> str:
     text = " ".join(str(error).split())
-    # torch explains at length how to switch the safety off; the object's name stands behind "Unsupported global".
-    start = max(text.find("Unsupported global"), text.find("Unsupported class"), text.find("Unsupported operand"), 0)
+    # torch explains at length how to switch the safety off; the object's name stands behind one of these.
+    start = max(text.find("Unsupported global"), text.find("Trying to load unsupported GLOBAL"), 0)
     return text[start : start + 160] or type(error).__name__
 
 
@@ -103,7 +105,7 @@ def _tensors_under_prefix(entry: TeacherEntry, raw: Any, path: Path) -> dict[str
     tensors = {
         name.removeprefix(entry.trunk_prefix): tensor
         for name, tensor in raw[entry.top_key].items()
-        if name.startswith(entry.trunk_prefix)
+        if isinstance(name, str) and name.startswith(entry.trunk_prefix)
     }
     if not tensors:
         raise PCDError(f'{path} has no tensor under "{entry.trunk_prefix}"; it is not a {entry.name} file')
@@ -116,6 +118,8 @@ def _load_exactly(module: nn.Module, tensors: Mapping[str, Tensor], what: str, p
     if missing or extra:
         raise PCDError(f"{path} does not fit {what}: {_list('missing', missing)}; {_list('unexpected', extra)}")
     for name, tensor in tensors.items():
+        if not isinstance(tensor, Tensor):
+            raise PCDError(f"{path} does not fit {what}: {name} is no tensor")
         if tensor.shape != expected[name].shape:
             raise PCDError(
                 f"{path} does not fit {what}: {name} is {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}"

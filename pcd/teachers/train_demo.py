@@ -18,9 +18,10 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
 from pcd.checkpoint import load_checkpoint, save_checkpoint
+from pcd.errors import PCDError
 from pcd.heads import build_vector_head
 from pcd.image_folder import list_images, pool_folder
-from pcd.images import EpochBatches, TwoViewImages
+from pcd.images import EpochBatches, TwoViewImages, iterate
 from pcd.optim import build_optimizer, set_learning_rate
 from pcd.precision import autocast_type
 from pcd.schedule import cosine_with_warmup
@@ -80,6 +81,8 @@ def train_demo_teacher(spec: Spec) -> dict[str, Any]:
     torch.manual_seed(settings.seed)
     paths = list_images(pool_folder(spec.inputs["data"]))
     per_epoch = len(paths) // settings.batch
+    if per_epoch == 0:
+        raise PCDError(f"the pool has {len(paths)} images, fewer than one batch of {settings.batch}; add images")
     total, warmup = round(settings.epochs * per_epoch), round(settings.optimizer.warmup_epochs * per_epoch)
 
     base, predictor = _Encoder(), build_vector_head(_predictor_layout())
@@ -95,7 +98,7 @@ def train_demo_teacher(spec: Spec) -> dict[str, Any]:
         batch_sampler=EpochBatches(len(paths), settings.batch, settings.seed, first, total),
         num_workers=spec.runtime["workers"],
     )
-    for step, views in enumerate(loader, start=first):
+    for step, views in enumerate(iterate(loader), start=first):
         view1, view2 = (v.contiguous(memory_format=torch.channels_last) for v in views)
         set_learning_rate(optimizer, cosine_with_warmup(step, total, warmup, peak))
         with torch.autocast("cpu", half) if half else nullcontext():
@@ -113,9 +116,9 @@ def train_demo_teacher(spec: Spec) -> dict[str, Any]:
         if done % per_epoch == 0 or spec.stop_requested:
             state = {"step": done, "learner": learner.state_dict(), "slow": slow.state_dict()}
             save_checkpoint(spec.out / "checkpoint.pt", state | {"optimizer": optimizer.state_dict()})
-        if spec.stop_requested:
+        if spec.stop_requested and done < total:
             raise Stopped
-    return _publish(spec, slow, settings, total, loss.item())
+    return _publish(spec, slow, settings, total)
 
 
 def _predictor_layout() -> Any:
@@ -146,7 +149,7 @@ def _resume(spec: Spec, learner: nn.Module, slow: nn.Module, optimizer: torch.op
     return first
 
 
-def _publish(spec: Spec, slow: _Encoder, settings: DemoTeacherSettings, steps: int, loss: float) -> dict[str, Any]:
+def _publish(spec: Spec, slow: _Encoder, settings: DemoTeacherSettings, steps: int) -> dict[str, Any]:
     prefix = "module.momentum_encoder."
     tensors = {f"{prefix}{name}": t for name, t in slow.trunk.state_dict().items()}
     tensors |= {f"{prefix}fc.{name}": t for name, t in slow.head.state_dict().items()}
@@ -160,12 +163,11 @@ def _publish(spec: Spec, slow: _Encoder, settings: DemoTeacherSettings, steps: i
         "settings": settings.model_dump(mode="json"),
         "data": spec.settings["data"],
         "steps": steps,
-        "final_loss": round(loss, 4),
         "torch": torch.__version__,
     }
     write_json(spec.out / DEMO_RECIPE.name, recipe)
     (spec.out / "checkpoint.pt").unlink(missing_ok=True)
-    return {"sha256": recipe["sha256"], "size_bytes": recipe["size_bytes"], "final_loss": loss}
+    return {"sha256": recipe["sha256"], "size_bytes": recipe["size_bytes"]}
 
 
 if __name__ == "__main__":

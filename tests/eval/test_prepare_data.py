@@ -15,6 +15,7 @@ from eval.data import read_data_set
 from eval.shapes import CLASS_NAMES
 
 Run = Callable[..., "CompletedProcess[str]"]
+RunOwn = Callable[[Path, dict[str, Any], dict[str, Any]], tuple["CompletedProcess[str]", Path]]
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +26,7 @@ def second_set(draw_set: Callable[..., Path], tmp_path_factory: pytest.TempPathF
 
 
 @pytest.fixture(scope="module")
-def run_own(run_module: Run, new_spec: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Run:
+def run_own(run_module: Run, new_spec: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> RunOwn:
     """Run the data stage on own data: the images, and the train and val annotations; the process and its folder."""
 
     def run(images: Path, train: dict[str, Any], val: dict[str, Any]) -> tuple["CompletedProcess[str]", Path]:
@@ -36,7 +37,7 @@ def run_own(run_module: Run, new_spec: Callable[..., Path], tmp_path_factory: py
             settings |= {f"{split}_images": str(images), f"{split}_annotations": str(root / f"{split}.json")}
         return run_module("eval.prepare_data", new_spec(root / "out", {"data": settings})), root / "out"
 
-    return run  # type: ignore[return-value]
+    return run
 
 
 def files_of(folder: Path) -> dict[str, bytes]:
@@ -115,9 +116,9 @@ def test_progress_ends_at_the_number_of_images(shapes_set: Path) -> None:
     assert (last["step"], last["total"]) == (28, 28)
 
 
-def test_own_data_is_taken_as_it_is_where_it_is(run_own: Run, own_images: Path, own_coco: dict[str, Any]) -> None:
+def test_own_data_is_taken_as_it_is_where_it_is(run_own: RunOwn, own_images: Path, own_coco: dict[str, Any]) -> None:
     own_coco["categories"].reverse()
-    _, out = run_own(own_images, own_coco, own_coco)  # type: ignore[misc]
+    _, out = run_own(own_images, own_coco, own_coco)
     data = read_data_set(out)
     assert data.counts == {"pool": 3, "train": 3, "train_annotations": 3, "val": 3, "val_annotations": 3}
     assert data.categories == ("cat", "dog")  # in the order of their ids
@@ -126,27 +127,27 @@ def test_own_data_is_taken_as_it_is_where_it_is(run_own: Run, own_images: Path, 
 
 
 def test_train_and_val_with_different_categories_are_refused_in_one_line(
-    run_own: Run, own_images: Path, own_coco: dict[str, Any]
+    run_own: RunOwn, own_images: Path, own_coco: dict[str, Any]
 ) -> None:
     val = own_coco | {"categories": [{"id": 3, "name": "cat"}, {"id": 7, "name": "horse"}]}
-    done, out = run_own(own_images, own_coco, val)  # type: ignore[misc]
+    done, out = run_own(own_images, own_coco, val)
     assert done.returncode == 2
     assert (out / "error.txt").read_text().count("list different categories") == 1
     assert "\n" not in (out / "error.txt").read_text()
 
 
-def test_a_faulty_set_leaves_no_result(run_own: Run, own_images: Path, own_coco: dict[str, Any]) -> None:
+def test_a_faulty_set_leaves_no_result(run_own: RunOwn, own_images: Path, own_coco: dict[str, Any]) -> None:
     faulty = own_coco | {"images": own_coco["images"][:2]}
-    _, out = run_own(own_images, faulty, own_coco)  # type: ignore[misc]
+    _, out = run_own(own_images, faulty, own_coco)
     assert not (out / "result.json").exists()
     assert not (out / "data.json").exists()
 
 
 @pytest.mark.parametrize("annotations", ["none", "crowds only"])
 def test_a_training_set_without_objects_is_refused_before_anything_is_trained(
-    run_own: Run, own_images: Path, own_coco: dict[str, Any], annotations: str
+    run_own: RunOwn, own_images: Path, own_coco: dict[str, Any], annotations: str
 ) -> None:
     crowds = [a | {"iscrowd": 1} for a in own_coco["annotations"]]
     train = own_coco | {"annotations": [] if annotations == "none" else crowds}
-    done, _ = run_own(own_images, train, own_coco)  # type: ignore[misc]
+    done, _ = run_own(own_images, train, own_coco)
     assert done.returncode == 2

@@ -14,7 +14,8 @@ FOLDERS = {
 
 
 def read_data(raw: dict[str, Any]) -> ShapesData | CocoData:
-    data: ShapesData | CocoData = TypeAdapter(DataSettings).validate_python(raw)
+    adapter: TypeAdapter[Any] = TypeAdapter(DataSettings)  # type: ignore[arg-type]  # a union is no class
+    data: ShapesData | CocoData = adapter.validate_python(raw)
     return data
 
 

@@ -23,9 +23,12 @@ def trained_student(name: str = "resnet18") -> ResNetBackbone:
         if isinstance(module, torch.nn.BatchNorm2d):
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
             torch.nn.init.normal_(module.bias, 0, 0.2)
+            assert module.running_mean is not None
+            assert module.running_var is not None
             torch.nn.init.normal_(module.running_mean, 0, 0.2)
             torch.nn.init.uniform_(module.running_var, 0.5, 1.5)
-    return student.eval()
+    student.eval()
+    return student
 
 
 @pytest.fixture(scope="module")

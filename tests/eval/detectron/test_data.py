@@ -26,7 +26,7 @@ def cfg(new_config: Callable[..., Any]) -> Any:
 
 @pytest.fixture
 def mixed_name(tmp_path: Path) -> str:
-    """A split of images of 48 x 32 and of 32 x 48 pixels, which Detectron2 sorts into batches of one orientation."""
+    """A split of images of 48 x 32 and of 32 x 48 pixels, which Detectron2's own loader sorts by orientation."""
     images, annotations = [], []
     segmentation = [[4.0, 4.0, 20.0, 4.0, 20.0, 20.0, 4.0, 20.0]]
     for i in range(1, 14):
@@ -40,8 +40,8 @@ def mixed_name(tmp_path: Path) -> str:
     return register_split(Split(tmp_path, tmp_path / "mixed.json"))
 
 
-def image_ids(cfg: Any, name: str, batches: int, seed: int = 0, skip: int = 0) -> list[int]:
-    loader = training_loader(cfg, name, 0, seed, skip)
+def image_ids(cfg: Any, name: str, batches: int, seed: int = 0, first: int = 0) -> list[int]:
+    loader = training_loader(cfg, name, 0, seed, first)
     return [record["image_id"] for batch in itertools.islice(loader, batches) for record in batch]
 
 
@@ -55,17 +55,17 @@ def test_a_batch_has_as_many_images_as_set(cfg: Any, train_name: str) -> None:
 
 
 @pytest.mark.parametrize("steps", [1, 3, 9])
-def test_skipped_images_leave_the_rest_of_the_order(cfg: Any, train_name: str, steps: int) -> None:
+def test_a_later_first_step_meets_the_rest_of_the_order(cfg: Any, train_name: str, steps: int) -> None:
     whole = image_ids(cfg, train_name, batches=12)
-    assert image_ids(cfg, train_name, batches=12 - steps, skip=steps * BATCH) == whole[steps * BATCH :]
+    assert image_ids(cfg, train_name, batches=12 - steps, first=steps) == whole[steps * BATCH :]
 
 
 @pytest.mark.parametrize("steps", [1, 3, 9])
-def test_skipped_images_leave_the_rest_of_the_order_in_a_set_of_both_orientations(
+def test_a_later_first_step_meets_the_rest_of_the_order_in_a_set_of_both_orientations(
     cfg: Any, mixed_name: str, steps: int
 ) -> None:
     whole = image_ids(cfg, mixed_name, batches=12)
-    assert image_ids(cfg, mixed_name, batches=12 - steps, skip=steps * BATCH) == whole[steps * BATCH :]
+    assert image_ids(cfg, mixed_name, batches=12 - steps, first=steps) == whole[steps * BATCH :]
 
 
 def test_another_seed_has_another_order(cfg: Any, train_name: str) -> None:

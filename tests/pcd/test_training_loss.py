@@ -1,0 +1,154 @@
+import copy
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from pcd.errors import PCDError
+from pcd.loss import reference_pixel_contrastive_loss
+from pcd.optim import build_optimizer
+from pcd.queue import NegativeQueue
+from pcd.settings import OptimizerSettings, PretrainSettings
+from pcd.students import Student, build_student
+from pcd.teachers import TEACHERS, Teacher, load_teacher
+from pcd.teachers.registry import DEMO_CHECKPOINT
+from pcd.train import training_loss
+
+TINY: dict[str, Any] = {
+    "epochs": 2,
+    "global_batch": 8,
+    "precision": "fp32",
+    "views": {"size": 32},
+    "loss": {"negatives": 60},  # no multiple of the batch
+    "optimizer": {"warmup_epochs": 1},
+}
+"""Two epochs of three steps over the 24 images of the pool."""
+
+
+@pytest.fixture
+def teacher() -> Teacher:
+    return load_teacher("demo", DEMO_CHECKPOINT)
+
+
+@pytest.fixture
+def student() -> Student:
+    return Student(build_student("resnet18"), TEACHERS["demo"].head, attention_heads=8)
+
+
+@pytest.fixture
+def queue() -> NegativeQueue:
+    return NegativeQueue(60, TEACHERS["demo"].head.widths[-1], seed=0)
+
+
+@pytest.fixture
+def views() -> tuple[Tensor, Tensor]:
+    return torch.randn(4, 3, 64, 64), torch.randn(4, 3, 64, 64)
+
+
+@pytest.mark.parametrize("pairing", ["crossed", "same"])
+def test_pairing_says_which_views_teacher_map_a_student_map_meets(
+    student: Student, teacher: Teacher, queue: NegativeQueue, views: tuple[Tensor, Tensor], pairing: str
+) -> None:
+    student.eval()  # so that the student can be asked twice for the same maps
+    settings = PretrainSettings.model_validate(TINY | {"loss": {"pairing": pairing}})
+    loss, _ = training_loss(student, teacher, queue, *views, settings)
+    targets = [teacher(view) for view in (reversed(views) if pairing == "crossed" else views)]
+    expected = [
+        reference_pixel_contrastive_loss(student(view), target, queue.negatives, 0.2)
+        for view, target in zip(views, targets, strict=True)
+    ]
+    torch.testing.assert_close(loss, (expected[0] + expected[1]) / 2, rtol=1e-4, atol=1e-5)
+
+
+def test_crossed_and_same_pairing_differ(
+    student: Student, teacher: Teacher, queue: NegativeQueue, views: tuple[Tensor, Tensor]
+) -> None:
+    student.eval()
+    crossed, same = (
+        training_loss(student, teacher, queue, *views, PretrainSettings.model_validate({"loss": {"pairing": pairing}}))[
+            0
+        ]
+        for pairing in ("crossed", "same")
+    )
+    assert abs(crossed - same) > 1e-4
+
+
+def test_teachers_pooled_view_1_joins_the_queue(
+    student: Student, teacher: Teacher, queue: NegativeQueue, views: tuple[Tensor, Tensor]
+) -> None:
+    _, negatives = training_loss(student, teacher, queue, *views, PretrainSettings())
+    torch.testing.assert_close(negatives, teacher(views[0]).mean(dim=(2, 3)), rtol=1e-4, atol=1e-4)
+
+
+def test_loss_leaves_the_queue_alone(
+    student: Student, teacher: Teacher, queue: NegativeQueue, views: tuple[Tensor, Tensor]
+) -> None:
+    before = queue.negatives.clone()
+    training_loss(student, teacher, queue, *views, PretrainSettings())
+    assert torch.equal(queue.negatives, before)
+
+
+def test_map_that_does_not_fit_the_teachers_is_the_users_error(
+    teacher: Teacher, queue: NegativeQueue, views: tuple[Tensor, Tensor]
+) -> None:
+    wide = Student(build_student("resnet18"), TEACHERS["mocov3_r50_100"].head, attention_heads=None)
+    with pytest.raises(PCDError, match="does not fit the teacher's"):
+        training_loss(wide, teacher, queue, *views, PretrainSettings())
+
+
+@pytest.fixture
+def before_and_after(
+    student: Student, teacher: Teacher, queue: NegativeQueue, views: tuple[Tensor, Tensor]
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """All tensors of both networks around one whole training step, with `train()` called on both."""
+    student.train()
+    teacher.train()
+    both = torch.nn.ModuleDict({"student": student, "teacher": teacher})
+    before = copy.deepcopy(both.state_dict())
+    optimizer = build_optimizer(student, PretrainSettings().optimizer)
+    training_loss(student, teacher, queue, *views, PretrainSettings())[0].backward()
+    optimizer.step()
+    return before, both.state_dict()
+
+
+def test_teacher_is_bit_identical_after_a_step(
+    before_and_after: tuple[dict[str, Tensor], dict[str, Tensor]], teacher: Teacher
+) -> None:
+    before, after = before_and_after
+    assert [name for name in before if name.startswith("teacher.") and not torch.equal(before[name], after[name])] == []
+
+
+def test_teacher_is_in_eval_mode_after_a_step(
+    before_and_after: tuple[dict[str, Tensor], dict[str, Tensor]], teacher: Teacher
+) -> None:
+    assert not any(module.training for module in teacher.modules())
+
+
+def test_teacher_has_no_gradient_after_a_step(
+    before_and_after: tuple[dict[str, Tensor], dict[str, Tensor]], teacher: Teacher
+) -> None:
+    assert all(parameter.grad is None for parameter in teacher.parameters())
+
+
+@pytest.mark.parametrize("part", ["backbone.", "attention.project.", "projector.", "predictor."])
+def test_student_changes_in_a_step(
+    before_and_after: tuple[dict[str, Tensor], dict[str, Tensor]], student: Student, part: str
+) -> None:
+    before, after = before_and_after
+    learned = [name for name, _ in student.named_parameters() if name.startswith(part)]
+    assert [name for name in learned if torch.equal(before[f"student.{name}"], after[f"student.{name}"])] == []
+
+
+def test_steps_on_one_batch_lower_its_loss(
+    student: Student, teacher: Teacher, queue: NegativeQueue, views: tuple[Tensor, Tensor]
+) -> None:
+    optimizer = build_optimizer(student, OptimizerSettings(name="adamw", learning_rate=1e-3))
+    losses = []
+    for _ in range(6):
+        loss, _ = training_loss(student, teacher, queue, *views, PretrainSettings())
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert losses[-1] < 0.8 * losses[0]
