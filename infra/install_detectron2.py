@@ -123,6 +123,10 @@ def _pip(*arguments: str) -> None:
                 f"the archive of {ARCHIVE} has another SHA-256 than the one expected; nothing was installed. "
                 "Do not install it by hand: the package index served a different file."
             )
+        if "cannot declare direct URL dependencies" in output:
+            raise InstallError(
+                "this pip refuses the archive's metadata; run `make setup`, which installs one that does not"
+            )
         last_lines = "\n  ".join(output.strip().splitlines()[-8:])
         raise InstallError(f"`pip {arguments[0]}` failed with exit code {done.returncode}:\n  {last_lines}")
 
