@@ -1,9 +1,11 @@
 """`pcd run`: a benchmark from its settings to the printed table."""
 
 import logging
+import os
 import signal
 import sys
 import time
+import urllib.request
 import warnings
 from pathlib import Path
 from types import FrameType
@@ -42,6 +44,7 @@ def run_benchmark(settings: Benchmark) -> RunRecord:
 
 def _run_flow(settings: Benchmark) -> None:
     set_environment()
+    _check_prefect_answers()
     log = _log_to_file()
     signal.signal(signal.SIGTERM, _as_interrupt)
     print(f"starting Prefect and MLflow; their log is {log}", flush=True)
@@ -49,6 +52,17 @@ def _run_flow(settings: Benchmark) -> None:
 
     _silence_console()
     benchmark(settings)
+
+
+def _check_prefect_answers() -> None:
+    url = os.environ.get("PREFECT_API_URL")
+    if not url:
+        return  # Prefect starts a temporary server
+    try:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=10):
+            pass
+    except (OSError, ValueError) as error:
+        raise PCDError(f"no Prefect server answers at PREFECT_API_URL={url} ({error}); start it, or unset it") from None
 
 
 def _as_interrupt(signum: int, frame: FrameType | None) -> None:

@@ -74,7 +74,7 @@ def run_process(
     # Python finds this project's packages also where it was not installed, and from any folder.
     path = os.pathsep.join([str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN_TO_STAGES)}
-    environment |= {"PCD_SUPERVISED": "1", "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
+    environment |= {"PCD_SUPERVISOR": str(os.getpid()), "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
     with log.open("ab") as output:
         process = subprocess.Popen(
             command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment,

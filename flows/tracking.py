@@ -13,8 +13,10 @@ from typing import Any, Final, TypeVar
 
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
+from mlflow.exceptions import MlflowException
 
 from flows.plan import Plan, Stage, flat_settings
+from pcd.errors import PCDError
 
 __all__ = ["Tracker"]
 
@@ -45,10 +47,13 @@ class Tracker:
         self._plan = plan
         self._sent: dict[str, int] = {}
         location = artifacts.as_uri() if uri.startswith("sqlite:") else None
-        self.experiment_id = self._open_experiment(location)
-        self.run_id = self._open_run(
-            plan.benchmark.name, {"pcd.benchmark": plan.key, "pcd.stage": "benchmark"}, parent=None
-        )
+        tags = {"pcd.benchmark": plan.key, "pcd.stage": "benchmark"}
+        try:
+            self.experiment_id = self._open_experiment(location)
+            self.run_id = self._open_run(plan.benchmark.name, tags, parent=None)
+        except MlflowException as error:
+            reason = str(error).splitlines()[0][:200]
+            raise PCDError(f"cannot use MLflow at {uri} ({reason}); check MLFLOW_TRACKING_URI") from None
 
     # The benchmark's own run.
 

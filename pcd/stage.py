@@ -5,6 +5,7 @@ reads its exit code (below), and its metrics while it runs. `result.json` appear
 """
 
 import ctypes
+import fcntl
 import json
 import os
 import resource
@@ -112,6 +113,7 @@ def run_stage(main: Callable[[Spec], dict[str, Any]]) -> int:
         spec.out.mkdir(parents=True, exist_ok=True)
         (spec.out / "error.txt").unlink(missing_ok=True)
         _stop_politely(spec)
+        _wait_for_predecessor(spec)
         began = time.time()
         result = main(spec)
         if spec.is_first_rank:
@@ -155,9 +157,25 @@ def _stop_politely(spec: Spec) -> None:
 
     signal.signal(signal.SIGTERM, request_stop)
     signal.signal(signal.SIGINT, request_stop)
-    if os.environ.get("PCD_SUPERVISED") and sys.platform == "linux":
+    supervisor = os.environ.get("PCD_SUPERVISOR")
+    if supervisor and sys.platform == "linux":
         # When the supervisor is killed the hard way, nobody else would end this process.
         ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if not _has_ancestor(int(supervisor)):  # it died before this line was reached
+            raise Stopped
+
+
+def _has_ancestor(pid: int) -> bool:
+    """Whether `pid` is our parent, or our parent's (torchrun stands in between)."""
+    status = Path(f"/proc/{os.getppid()}/stat").read_text()
+    return pid in (os.getppid(), int(status.rpartition(")")[2].split()[1]))
+
+
+def _wait_for_predecessor(spec: Spec) -> None:
+    """A process whose supervisor was killed may still be saving its checkpoint here: two must not write at once."""
+    if spec.is_first_rank:
+        folder = os.open(spec.out, os.O_RDONLY)  # left open: the lock goes with the process
+        fcntl.flock(folder, fcntl.LOCK_EX)
 
 
 def _peak_memory_mb() -> int:

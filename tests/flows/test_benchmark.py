@@ -216,11 +216,12 @@ def test_a_second_run_finds_every_stage_in_the_store_and_starts_nothing(finished
 
 @pytest.fixture(scope="module")
 def changed(finished: Home) -> tuple[Home, str]:
-    """Another schedule of the detector, stopped with Ctrl-C while it trains, then run again."""
+    """Another schedule of the detector: stopped with Ctrl-C while it trains, then run again and its process killed."""
     arguments = ("run", "smoke", "--set", "protocols.smoke_fpn.iterations=40", "--set", "arms=[random]")
-    process = finished.start(*arguments, "--set", "runtime.checkpoint_seconds=0.1")
+    arguments += ("--set", "runtime.checkpoint_seconds=0.1")
+    process = finished.start(*arguments)
     try:
-        _wait_for_steps(finished, process)
+        _wait_for_steps(finished, process, 3)
         process.send_signal(signal.SIGINT)
         told = process.communicate(timeout=120)[0]
         assert process.returncode == 130, told
@@ -228,27 +229,50 @@ def changed(finished: Home) -> tuple[Home, str]:
         assert "RUNNING" not in {run.info.status for run in finished.runs()}
     finally:
         process.kill()
-    done = finished.pcd(*arguments)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return finished, done.stdout
+    process = finished.start(*arguments)
+    try:
+        _wait_for_steps(finished, process, 12)
+        os.kill(_stage_process(finished), signal.SIGKILL)
+        told = process.communicate(timeout=240)[0]
+        assert process.returncode == 0, told
+    finally:
+        process.kill()
+    return finished, told
 
 
-def _wait_for_steps(home: Home, process: subprocess.Popen[str]) -> None:
+def _wait_for_steps(home: Home, process: subprocess.Popen[str], steps: int) -> None:
     deadline = time.monotonic() + 240
     while time.monotonic() < deadline and process.poll() is None:
         for metrics in (home.path / "store" / "finetune").glob(".work-*/metrics.jsonl"):
-            if len(metrics.read_text().splitlines()) >= 3:
+            if len(metrics.read_text().splitlines()) >= steps:
                 return
         time.sleep(0.05)
     raise AssertionError("the fine-tuning never began")
 
 
-def test_after_ctrl_c_the_next_run_resumes_behind_the_checkpoint(changed: tuple[Home, str]) -> None:
+def _stage_process(home: Home) -> int:
+    for folder in Path("/proc").glob("[0-9]*"):
+        try:
+            command = (folder / "cmdline").read_text()
+        except OSError:  # it has just ended
+            continue
+        if "eval.finetune" in command and str(home.path) in command:
+            return int(folder.name)
+    raise AssertionError("no stage runs")
+
+
+def test_after_ctrl_c_and_after_a_kill_training_resumes_behind_its_checkpoint(changed: tuple[Home, str]) -> None:
     home, _ = changed
     logs = [path.read_text() for path in (home.path / "store" / "finetune").glob("[!.]*/log.txt")]
     resumed = [line for log in logs for line in log.splitlines() if line.startswith("resumed from step")]
-    assert len(resumed) == 1
-    assert int(resumed[0].split()[-1]) >= 3
+    after_ctrl_c, after_kill = (int(line.split()[-1]) for line in resumed)
+    assert 3 <= after_ctrl_c < after_kill
+
+
+def test_a_killed_stage_is_told_and_tried_again(changed: tuple[Home, str]) -> None:
+    _, told = changed
+    assert told.count("finetune:random.smoke_fpn.seed0: starts") == 2
+    assert told.count("finetune:random.smoke_fpn.seed0: failed; its log is") == 1
 
 
 def test_a_resumed_stage_has_every_step_once_in_its_file_and_in_mlflow(changed: tuple[Home, str]) -> None:
@@ -272,3 +296,42 @@ def test_stored_stages_end_as_cached_in_prefect(changed: tuple[Home, str]) -> No
     home, _ = changed
     states = home.prefect("select name, state_name from task_run where state_name = 'Cached'")
     assert {name for name, _ in states} == {"data"}
+
+
+def test_a_fault_of_the_users_data_ends_the_run_with_one_line(finished: Home, tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (64, 64)).save(tmp_path / "images" / "a.png")
+    image = {"id": 1, "file_name": "a.png", "width": 64, "height": 64}
+    shape = {"id": 5, "image_id": 9, "category_id": 1, "bbox": [1, 1, 9, 9], "area": 81, "iscrowd": 0}
+    coco = {"images": [image], "categories": [{"id": 1, "name": "thing"}]}
+    coco["annotations"] = [{**shape, "segmentation": [[1, 1, 10, 1, 10, 10]]}]
+    (tmp_path / "coco.json").write_text(json.dumps(coco))
+    places = {"pool": "images", "train_images": "images", "val_images": "images"}
+    places |= {"train_annotations": "coco.json", "val_annotations": "coco.json"}
+    data = {"kind": "coco", **{name: str(tmp_path / place) for name, place in places.items()}}
+    profile = tmp_path / "own.yaml"
+    profile.write_text(json.dumps({"name": "own", "teacher": "demo", "arms": ["random"], "data": data}))
+
+    done = finished.pcd("run", str(profile))
+    assert done.returncode == 2
+    assert done.stderr.splitlines() == [
+        f"error: {tmp_path / 'coco.json'}: annotation 5 belongs to image 9, which the file does not list"
+    ]
+    run = next(run for run in finished.runs() if run.info.run_name == "own")
+    assert run.info.status == "FAILED"
+
+
+@pytest.mark.parametrize(
+    ("variable", "told"),
+    [
+        ("MLFLOW_TRACKING_URI", "error: cannot use MLflow at http://127.0.0.1:9 ("),
+        ("PREFECT_API_URL", "error: no Prefect server answers at PREFECT_API_URL=http://127.0.0.1:9 ("),
+    ],
+)
+def test_a_server_that_does_not_answer_is_named(finished: Home, variable: str, told: str) -> None:
+    environment = finished.environment | {variable: "http://127.0.0.1:9", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0"}
+    command = [sys.executable, "-m", "flows", "run", "smoke", "--set", "seeds=[7]"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 2
+    assert done.stderr.startswith(told)
+    assert len(done.stderr.splitlines()) == 1

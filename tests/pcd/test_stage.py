@@ -143,13 +143,35 @@ def test_a_supervised_stage_stops_when_its_parent_is_killed(
     command: Callable[[str], list[str]], stage_environment: dict[str, str], tmp_path: Path
 ) -> None:
     log = tmp_path / "log.txt"
-    parent = f"import subprocess, sys; f = open({str(log)!r}, 'w'); subprocess.run(sys.argv[1:], stdout=f, stderr=f)"
-    with subprocess.Popen(
-        [sys.executable, "-c", parent, *command("wait")], env=stage_environment | {"PCD_SUPERVISED": "1"}
-    ) as process:
+    parent = (
+        "import os, subprocess, sys; os.environ['PCD_SUPERVISOR'] = str(os.getpid());"
+        f"f = open({str(log)!r}, 'w'); subprocess.run(sys.argv[1:], stdout=f, stderr=f)"
+    )
+    with subprocess.Popen([sys.executable, "-c", parent, *command("wait")], env=stage_environment) as process:
         _wait_until(lambda: log.exists() and "waiting" in log.read_text())
         process.kill()
     _wait_until(lambda: "stopped behind a checkpoint" in log.read_text())
+
+
+def test_a_supervised_stage_whose_parent_is_gone_already_does_not_begin(run: Run, out: Path) -> None:
+    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
+        pass
+    assert run("succeed", PCD_SUPERVISOR=str(gone.pid)).returncode == EXIT_STOPPED
+    assert not (out / "result.json").exists()
+
+
+def test_a_second_process_waits_until_the_first_has_left_the_folder(
+    command: Callable[[str], list[str]], stage_environment: dict[str, str], tmp_path: Path
+) -> None:
+    first = subprocess.Popen(command("wait"), env=stage_environment, stdout=subprocess.PIPE, text=True)
+    assert first.stdout is not None
+    assert first.stdout.readline() == "waiting\n"
+    second = subprocess.Popen(command("succeed"), env=stage_environment)
+    with pytest.raises(subprocess.TimeoutExpired):
+        second.wait(2)
+    first.terminate()
+    assert first.communicate(timeout=30)[0] == ""
+    assert (first.returncode, second.wait(30)) == (EXIT_STOPPED, 0)
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:

@@ -63,3 +63,17 @@ def test_stage_process_leaves_the_file_and_its_result(
     subprocess.run(command, env=stage_environment, cwd=tmp_path, check=True, timeout=120)
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert (tmp_path / "out" / result["file"]).read_bytes() == DEMO_CHECKPOINT.read_bytes()
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_named_in_one_line_and_nothing_is_kept(
+    write_spec: Callable[..., Path], stage_environment: dict[str, str], tmp_path: Path
+) -> None:
+    spec, out = write_spec({"teacher": "demo"}), tmp_path / "out"
+    out.mkdir(exist_ok=True)
+    (out / ".demo_mocov3.pth.tar.part").symlink_to("/dev/full")  # every write to it fails as on a full disk
+    command = [sys.executable, "-m", "pcd.teachers.stage", str(spec)]
+    done = subprocess.run(command, env=stage_environment, cwd=tmp_path, check=False, timeout=120)
+    assert done.returncode == 2
+    assert (out / "error.txt").read_text().startswith("no space left on the disk; free some, or set PCD_HOME")
+    assert not (out / "demo_mocov3.pth.tar").exists()
