@@ -2,9 +2,9 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
-from prefect import flow, task
+from prefect import Task, flow
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
@@ -32,7 +32,7 @@ def _worth_another_try(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
     return not isinstance(error, PCDError | KeyboardInterrupt)
 
 
-# The store decides what has to run, and a found stage ends in the state "Cached"; Prefect keeps no results of its own.
+# The store decides what has to run, and a stage found there ends in the state "Cached"; Prefect keeps no results.
 
 
 def _bring_about(runner: Runner, stage: Stage) -> State[None]:
@@ -40,42 +40,23 @@ def _bring_about(runner: Runner, stage: Stage) -> State[None]:
     return Completed(name="Cached" if was_stored else "Completed", message=str(runner.folders[stage.id]))
 
 
-@task(task_run_name="{stage.id}", cache_policy=NO_CACHE, retry_condition_fn=_worth_another_try)
-def fetch_teacher(runner: Runner, stage: Stage) -> State[None]:
-    """Download, verify and load the teacher's checkpoint."""
-    return _bring_about(runner, stage)
+def _stage_task(name: str, description: str) -> Task[[Runner, Stage], State[None]]:
+    return Task(
+        _bring_about,
+        name=name,
+        description=description,
+        task_run_name="{stage.id}",
+        cache_policy=NO_CACHE,
+        retry_condition_fn=_worth_another_try,
+    )
 
 
-@task(task_run_name="{stage.id}", cache_policy=NO_CACHE, retry_condition_fn=_worth_another_try)
-def prepare_data(runner: Runner, stage: Stage) -> State[None]:
-    """Draw the shapes set, or check the user's own."""
-    return _bring_about(runner, stage)
-
-
-@task(task_run_name="{stage.id}", cache_policy=NO_CACHE, retry_condition_fn=_worth_another_try)
-def pretrain_student(runner: Runner, stage: Stage) -> State[None]:
-    """PCD pre-training; a retry goes on from the last checkpoint."""
-    return _bring_about(runner, stage)
-
-
-@task(task_run_name="{stage.id}", cache_policy=NO_CACHE, retry_condition_fn=_worth_another_try)
-def finetune_detector(runner: Runner, stage: Stage) -> State[None]:
-    """Mask R-CNN over the student's backbone, and its AP; a retry goes on from the last checkpoint."""
-    return _bring_about(runner, stage)
-
-
-@task(task_run_name="{stage.id}", cache_policy=NO_CACHE)
-def aggregate_results(runner: Runner, stage: Stage) -> State[None]:
-    """The AP table and its figures."""
-    return _bring_about(runner, stage)
-
-
-_TASKS: dict[StageKind, Any] = {
-    "teacher": fetch_teacher,
-    "data": prepare_data,
-    "pretrain": pretrain_student,
-    "finetune": finetune_detector,
-    "aggregate": aggregate_results,
+_TASKS: Final[dict[StageKind, Task[[Runner, Stage], State[None]]]] = {
+    "teacher": _stage_task("fetch_teacher", "Download, verify and load the teacher's checkpoint."),
+    "data": _stage_task("prepare_data", "Draw the shapes set, or check the user's own."),
+    "pretrain": _stage_task("pretrain_student", "PCD pre-training; a retry goes on from the last checkpoint."),
+    "finetune": _stage_task("finetune_detector", "Mask R-CNN and its AP; a retry goes on from the last checkpoint."),
+    "aggregate": _stage_task("aggregate_results", "The AP table and its figures."),
 }
 
 

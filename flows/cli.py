@@ -86,6 +86,8 @@ def report(benchmark: str | None, as_json: bool) -> None:
 
 def _show(record: Any, as_json: bool) -> None:
     folder = Path(record.folder)
+    if not (folder / "ap_table.json").exists():
+        raise PCDError(f"the table of {record.name} is no longer in {folder}; run the benchmark again")
     if as_json:
         table = json.loads((folder / "ap_table.json").read_text())
         click.echo(json.dumps({"run": dataclasses.asdict(record), "table": table}, indent=2))
@@ -165,9 +167,12 @@ def list_teachers(as_json: bool) -> None:
 
 
 @teachers.command("train-demo")
-@click.option("--output", type=click.Path(path_type=Path), default=None, help="Folder [the registry's own].")
-def train_demo(output: Path | None) -> None:
+@click.option(
+    "--output", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder [the registry's own]."
+)
+@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), help="Passes over the pool [20].")
+def train_demo(output: Path | None, epochs: float | None) -> None:
     """Train the demo's teacher anew on the shapes pool (about 17 minutes on 2 cores)."""
     from flows.demo_teacher import train
 
-    train(output)
+    train(output, {} if epochs is None else {"epochs": epochs})

@@ -3,6 +3,7 @@
 import shutil
 import sys
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 
@@ -17,14 +18,17 @@ from pcd.teachers.registry import DEMO_CHECKPOINT, DEMO_RECIPE
 __all__ = ["train"]
 
 
-def train(output: Path | None) -> None:
-    """Draw the demo profile's data if the store lacks it, train, and copy checkpoint and recipe to `output`."""
+def train(output: Path | None, changes: dict[str, Any]) -> None:
+    """Draw the demo profile's data if the store lacks it, train, and copy checkpoint and recipe to `output`.
+
+    `changes` lie over pcd.teachers.train_demo.DemoTeacherSettings.
+    """
     benchmark = load_profile("demo", ["arms=[random]"])
     store, runtime = Store(home() / "store"), benchmark.runtime
     data = make_plan(benchmark).stages[0]
     work = home() / "demo-teacher"
     work.mkdir(parents=True, exist_ok=True)
-    settings = {"data": benchmark.data.model_dump(mode="json"), "demo_teacher": {}}
+    settings = {"data": benchmark.data.model_dump(mode="json"), "demo_teacher": changes}
     teacher = Stage(
         id="demo-teacher", kind="teacher", module="pcd.teachers.train_demo", settings=settings,
         inputs={"data": data.id}, key="", labels={},
