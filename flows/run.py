@@ -2,17 +2,16 @@
 
 import logging
 import os
-import signal
 import sys
 import time
 import urllib.request
 import warnings
 from pathlib import Path
-from types import FrameType
 
 from rich.console import Console
 
 from flows.home import home, set_environment
+from flows.interrupt import treat_sigterm_as_ctrl_c
 from flows.plan import make_plan
 from flows.progress import Lines, describe_plan
 from flows.run_record import RunRecord, find_record
@@ -46,7 +45,7 @@ def _run_flow(settings: Benchmark) -> None:
     set_environment()
     _check_prefect_answers()
     log = _log_to_file()
-    signal.signal(signal.SIGTERM, _as_interrupt)
+    treat_sigterm_as_ctrl_c()
     print(f"starting Prefect and MLflow; their log is {log}", flush=True)
     from flows.benchmark import benchmark
 
@@ -63,10 +62,6 @@ def _check_prefect_answers() -> None:
             pass
     except (OSError, ValueError) as error:
         raise PCDError(f"no Prefect server answers at PREFECT_API_URL={url} ({error}); start it, or unset it") from None
-
-
-def _as_interrupt(signum: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
 
 
 def _log_to_file() -> Path:

@@ -15,7 +15,7 @@ from flows.settings import Runtime
 from pcd.errors import PCDError
 from pcd.stage import EXIT_USER_ERROR, write_json
 
-__all__ = ["MetricLine", "StageFailedError", "run_process", "stage_command", "write_spec"]
+__all__ = ["MetricLine", "StageFailedError", "run_process", "stage_command", "stop_group", "write_spec"]
 
 MetricLine = dict[str, Any]
 """One line of metrics.jsonl: step, total, time, and figures."""
@@ -86,7 +86,7 @@ def run_process(
             on_metrics(metrics.new_lines())
             time.sleep(_POLL_SECONDS)
     except BaseException:
-        _stop(process, stop_seconds)
+        stop_group(process, stop_seconds)
         raise
     finally:
         on_metrics(metrics.new_lines())
@@ -106,8 +106,8 @@ def _judge(returncode: int, work: Path, log: Path) -> None:
     raise StageFailedError(f"the stage {ended}; the last lines of {log}:\n  {last}")
 
 
-def _stop(process: subprocess.Popen[bytes], seconds: float) -> None:
-    """SIGTERM to the stage, which saves a checkpoint; then SIGKILL to whatever is left of its group."""
+def stop_group(process: subprocess.Popen[bytes], seconds: float) -> None:
+    """SIGTERM to a process that leads a group (a stage saves a checkpoint), SIGKILL to what is left of the group."""
     process.terminate()
     try:
         process.wait(seconds)

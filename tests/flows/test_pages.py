@@ -28,7 +28,7 @@ def ports() -> tuple[int, int]:
 
 @pytest.fixture(scope="module")
 def served(tmp_path_factory: pytest.TempPathFactory, ports: tuple[int, int]) -> Iterator[tuple[list[str], Path]]:
-    """What `pcd ui` printed until both pages answered; it is stopped with Ctrl-C afterwards."""
+    """What `pcd ui` printed until both pages answered; afterwards it is ended, and nobody listens any more."""
     home = tmp_path_factory.mktemp("home")
     arguments = ["ui", "--mlflow-port", str(ports[0]), "--prefect-port", str(ports[1])]
     foreign = ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_HOME")
@@ -44,9 +44,12 @@ def served(tmp_path_factory: pytest.TempPathFactory, ports: tuple[int, int]) -> 
         assert line, f"pcd ui ended: {told}"
         told.append(line.strip())
     yield told, home
-    process.send_signal(signal.SIGINT)
+    process.send_signal(signal.SIGTERM)
     process.communicate(timeout=60)
     assert process.returncode == 130
+    for port in ports:
+        with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
+            pass
 
 
 def test_both_addresses_are_printed_and_on_loopback(served: tuple[list[str], Path], ports: tuple[int, int]) -> None:
