@@ -1,6 +1,6 @@
 # `make demo` and `make test` need CPython 3.11 and make, nothing else installed.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
+PYTHON ?= $(shell command -v python3.11 || command -v python3 || echo python3)
 BIN := .venv/bin
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export MLFLOW_DISABLE_TELEMETRY := true
@@ -39,10 +39,10 @@ $(STAMP):
 	@$(PYTHON) infra/check_python.py
 	@rm -f .venv/.ready-*
 	@echo "installing the locked packages into .venv (torch with its CUDA libraries: about 6 GB)"
-	@$(BIN)/python -c '' 2>/dev/null && grep -qs "$(CURDIR)/.venv" $(BIN)/activate || $(PYTHON) -m venv --clear .venv
+	@$(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r infra/bootstrap.lock
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
-	@$(BIN)/python infra/install_detectron2.py
+	@$(BIN)/python infra/install_detectron2.py --force
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --offline -e .
 	@touch $@
 

@@ -55,7 +55,6 @@ def finetune(spec: Spec) -> dict[str, Any]:
         metrics: dict[str, float | None] = {}
         if spec.is_first_rank:
             metrics = evaluate_detector(cfg, detector, register_split(data.val), spec.runtime["workers"], spec.out)
-            (spec.out / "checkpoint.pt").unlink(missing_ok=True)
     return {
         "metrics": metrics,
         "iterations": settings.iterations,

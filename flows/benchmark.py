@@ -13,8 +13,9 @@ from prefect.states import Completed
 from rich.console import Console
 
 from flows.environment import describe_environment
-from flows.home import MLFLOW_PORT, PREFECT_PORT, home, tracking_uri
+from flows.home import MLFLOW_PORT, home, tracking_uri
 from flows.plan import Plan, Stage, StageKind, make_plan
+from flows.prefect_server import pages_address
 from flows.progress import describe_plan, make_reporter
 from flows.run_record import write_record
 from flows.runner import Runner
@@ -65,20 +66,19 @@ def benchmark(settings: Benchmark) -> str:
     """Run what the store does not have, in the order of the plan. Returns the folder with the AP table."""
     plan, store = make_plan(settings), Store(home() / "store")
     tracker = Tracker(tracking_uri(), home() / "mlartifacts", plan)
-    links = _link_both_ways(tracker)
-    with make_reporter(Console(file=sys.stdout)) as reporter:
-        reporter.note(describe_plan(plan, sum(store.find(stage) is not None for stage in plan.stages)))
-        environment = describe_environment()
+    try:
+        links, environment = _link_both_ways(tracker), describe_environment()
         tracker.start_benchmark(links, environment)
-        runner = Runner(plan, store, tracker, reporter, environment)
-        try:
+        with make_reporter(Console(file=sys.stdout)) as reporter:
+            reporter.note(describe_plan(plan, sum(store.find(stage) is not None for stage in plan.stages)))
+            runner = Runner(plan, store, tracker, reporter, environment)
             for stage in plan.stages:
                 retries = settings.runtime.retries if stage.kind != "aggregate" else 0
                 _TASKS[stage.kind].with_options(retries=retries)(runner, stage)
-        except BaseException as error:
-            tracker.fail_benchmark(f"{type(error).__name__}: {error}")
-            raise
-    return str(_publish(plan, tracker, runner.folders[plan.stages[-1].id], links))
+        return str(_publish(plan, tracker, runner.folders[plan.stages[-1].id], links))
+    except BaseException as error:
+        tracker.fail_benchmark(error)
+        raise
 
 
 def _link_both_ways(tracker: Tracker) -> dict[str, str]:
@@ -94,7 +94,7 @@ def _link_both_ways(tracker: Tracker) -> dict[str, str]:
     flow_run_id = str(context.flow_run.id)
     return {
         "prefect.flow_run_id": flow_run_id,
-        "prefect.flow_run_url": f"http://127.0.0.1:{PREFECT_PORT}/runs/flow-run/{flow_run_id}",
+        "prefect.flow_run_url": f"{pages_address()}/runs/flow-run/{flow_run_id}",
         "mlflow.page": page,
     }
 

@@ -1,5 +1,6 @@
 """The `pcd` command. Each command imports what it needs when it runs, so that `--help` answers at once."""
 
+import contextlib
 import dataclasses
 import json
 import sys
@@ -8,7 +9,7 @@ from typing import Any
 
 import click
 
-from pcd.errors import PCDError
+from pcd.errors import PCDError, StageFailedError
 
 __all__ = ["main"]
 
@@ -22,6 +23,9 @@ class _Commands(click.Group):
         except PCDError as error:
             click.echo(f"error: {error}", err=True)
             ctx.exit(2)
+        except StageFailedError as error:
+            click.echo(f"error: {error}\nrun the same command again to go on from the last checkpoint", err=True)
+            ctx.exit(1)
         except KeyboardInterrupt:
             click.echo("stopped; the same command goes on where this one ended", err=True)
             ctx.exit(130)
@@ -61,13 +65,10 @@ def run(profile: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """
     from flows.profiles import load_profile
     from flows.run import run_benchmark
-    from flows.supervisor import StageFailedError
 
     settings = load_profile(profile, overrides)
-    try:
+    with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):  # progress must not stand in the JSON
         record = run_benchmark(settings)
-    except StageFailedError as error:
-        raise PCDError(f"{error}\nrun the same command again to go on from the last checkpoint") from None
     _show(record, as_json)
 
 

@@ -8,6 +8,8 @@ from typing import Any
 from rich.console import Console
 
 from flows.home import home
+from flows.interrupt import treat_sigterm_as_ctrl_c
+from flows.keys import stage_key
 from flows.plan import Stage, make_plan
 from flows.profiles import load_profile
 from flows.progress import make_reporter
@@ -23,15 +25,15 @@ def train(output: Path | None, changes: dict[str, Any]) -> None:
 
     `changes` lie over pcd.teachers.train_demo.DemoTeacherSettings.
     """
+    treat_sigterm_as_ctrl_c()
     benchmark = load_profile("demo", ["arms=[random]"])
     store, runtime = Store(home() / "store"), benchmark.runtime
     data = make_plan(benchmark).stages[0]
-    work = home() / "demo-teacher"
-    work.mkdir(parents=True, exist_ok=True)
     settings = {"data": benchmark.data.model_dump(mode="json"), "demo_teacher": changes}
+    key = stage_key(settings, {"data": data.key}, {}, "pcd.teachers.train_demo")
     teacher = Stage(
         id="demo-teacher", kind="teacher", module="pcd.teachers.train_demo", settings=settings,
-        inputs={"data": data.id}, key="", labels={},
+        inputs={"data": data.id}, key=key, labels={},
     )  # fmt: skip
     with make_reporter(Console(file=sys.stdout)) as reporter:
 
@@ -49,7 +51,9 @@ def train(output: Path | None, changes: dict[str, Any]) -> None:
             if drawn is None:
                 compute(1, data, store.work_folder(data), {})
                 drawn = store.commit(data, {})
-        compute(2, teacher, work, {"data": drawn})
+        with store.lock(teacher):
+            work = store.work_folder(teacher)
+            compute(2, teacher, work, {"data": drawn})
         for place in (DEMO_CHECKPOINT, DEMO_RECIPE):
             shutil.copy(work / place.name, output or place.parent)
         reporter.note(f"{DEMO_CHECKPOINT.name} and its recipe are in {output or DEMO_CHECKPOINT.parent}")

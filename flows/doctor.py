@@ -32,7 +32,7 @@ class Finding:
 
 
 def examine() -> list[Finding]:
-    """Everything is tried for real: versions by import, Detectron2's operators by running them."""
+    """Versions as installed; Detectron2's operators by running them."""
     environment = describe_environment()
     packages = [
         Finding(version is not None, f"{name} {version or 'is not installed; run `make setup`'}")

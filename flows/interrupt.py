@@ -1,4 +1,4 @@
-"""SIGTERM ends a command as Ctrl-C does: with its `finally` blocks, so that no process of its own is left behind."""
+"""SIGTERM and SIGHUP end a command as Ctrl-C does: with its `finally` blocks, so that no process is left behind."""
 
 import signal
 from types import FrameType
@@ -7,7 +7,8 @@ __all__ = ["treat_sigterm_as_ctrl_c"]
 
 
 def treat_sigterm_as_ctrl_c() -> None:
-    signal.signal(signal.SIGTERM, _interrupt)
+    for number in (signal.SIGTERM, signal.SIGHUP):  # SIGHUP: the terminal was closed
+        signal.signal(number, _interrupt)
 
 
 def _interrupt(signum: int, frame: FrameType | None) -> None:

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 from flows.home import MLFLOW_PORT, PREFECT_PORT, home, set_environment, tracking_uri
@@ -23,39 +24,47 @@ _STOP_SECONDS = 15
 def serve_pages(mlflow_port: int | None, prefect_port: int | None) -> None:
     """Start both servers, print their addresses, and serve until Ctrl-C.
 
-    Raises PCDError if a port is taken, or if the user has set servers of his own, whose pages are there already.
+    A server that MLFLOW_TRACKING_URI or PREFECT_API_URL names has its own pages and is left alone.
+
+    Raises PCDError if a port is taken.
     """
     set_environment()
     treat_sigterm_as_ctrl_c()
     if not home().exists():
         raise PCDError(f"{home()} does not exist; run a benchmark first (pcd run demo), or set PCD_HOME")
-    for variable in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL"):
+    ports = {}
+    for name, port, option, variable in (
+        ("mlflow", mlflow_port or MLFLOW_PORT, "--mlflow-port", "MLFLOW_TRACKING_URI"),
+        ("prefect", prefect_port or PREFECT_PORT, "--prefect-port", "PREFECT_API_URL"),
+    ):
         if os.environ.get(variable, "").startswith("http"):
-            raise PCDError(
-                f"{variable} names a server: it has its own pages; unset it to serve ours"
-            )
-    mlflow, prefect = mlflow_port or MLFLOW_PORT, prefect_port or PREFECT_PORT
-    for port, option in ((mlflow, "--mlflow-port"), (prefect, "--prefect-port")):
+            print(f"{name}: on the server that {variable} names")
+            continue
         if _answers(port):
             raise PCDError(f"port {port} is taken on {_HOST}; choose another with {option}")
+        ports[name] = port
     logs = home() / "logs"
     logs.mkdir(exist_ok=True)
-    servers: list[subprocess.Popen[bytes]] = []
-    try:
-        servers.append(_start(_mlflow_server(mlflow), logs / "mlflow-server.log"))
-        os.environ["PREFECT_UI_API_URL"] = f"http://{_HOST}:{prefect}/api"  # the page asks the server it came from
-        servers.append(_start(_prefect_server(prefect), logs / "prefect-server.log"))
-        _wait_until_both_answer(servers, (mlflow, prefect), logs)
+    commands = {"mlflow": _mlflow_server, "prefect": _prefect_server}
+    with ExitStack() as stack:
+        servers = []
+        for name, port in ports.items():
+            servers.append(_start(commands[name](port), logs / f"{name}-server.log"))
+            stack.callback(stop_group, servers[-1], _STOP_SECONDS)
+        _wait_until_all_answer(servers, list(ports.values()), logs)
         record = latest_record()
-        print(f"MLflow:  http://{_HOST}:{mlflow}" + (_path(record.mlflow_page) if record else ""))
-        print(f"Prefect: http://{_HOST}:{prefect}" + (_path(record.prefect_page) if record else ""))
-        print("Ctrl-C ends both", flush=True)
-        while all(server.poll() is None for server in servers):
+        pages = {
+            "mlflow": ("MLflow: ", record and record.mlflow_page),
+            "prefect": ("Prefect:", record and record.prefect_page),
+        }
+        for name, port in ports.items():
+            label, page = pages[name]
+            print(f"{label} http://{_HOST}:{port}{_path(page) if page else ''}")
+        print("Ctrl-C ends this", flush=True)
+        while servers and all(server.poll() is None for server in servers):
             time.sleep(0.5)
-        raise PCDError(f"a server ended by itself; its log is in {logs}")
-    finally:
-        for server in servers:
-            stop_group(server, _STOP_SECONDS)
+        if servers:
+            raise PCDError(f"a server ended by itself; its log is in {logs}")
 
 
 def _mlflow_server(port: int) -> list[str]:
@@ -65,6 +74,7 @@ def _mlflow_server(port: int) -> list[str]:
 
 
 def _prefect_server(port: int) -> list[str]:
+    os.environ["PREFECT_UI_API_URL"] = f"http://{_HOST}:{port}/api"  # the page asks the server it came from
     return ["prefect", "server", "start", "--host", _HOST, "--port", str(port)]
 
 
@@ -81,7 +91,7 @@ def _start(arguments: list[str], log: Path) -> subprocess.Popen[bytes]:
         )
 
 
-def _wait_until_both_answer(servers: list[subprocess.Popen[bytes]], ports: tuple[int, int], logs: Path) -> None:
+def _wait_until_all_answer(servers: list[subprocess.Popen[bytes]], ports: list[int], logs: Path) -> None:
     deadline = time.monotonic() + _START_SECONDS
     while not all(_answers(port) for port in ports):
         if any(server.poll() is not None for server in servers) or time.monotonic() > deadline:

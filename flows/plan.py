@@ -147,7 +147,10 @@ def flat_settings(model: BaseModel, prefix: str = "") -> dict[str, tuple[Any, st
     flat: dict[str, tuple[Any, str]] = {}
     for name, field in type(model).model_fields.items():
         value = getattr(model, name)
-        if isinstance(value, BaseModel):
+        if isinstance(value, Mapping) and all(isinstance(inner, BaseModel) for inner in value.values()):
+            for key, inner in value.items():
+                flat |= flat_settings(inner, f"{prefix}{name}.{key}.")
+        elif isinstance(value, BaseModel):
             flat |= flat_settings(value, f"{prefix}{name}.")
         else:
             extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}

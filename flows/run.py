@@ -1,10 +1,8 @@
 """`pcd run`: a benchmark from its settings to the printed table."""
 
 import logging
-import os
 import sys
 import time
-import urllib.request
 import warnings
 from pathlib import Path
 
@@ -13,6 +11,7 @@ from rich.console import Console
 from flows.home import home, set_environment
 from flows.interrupt import treat_sigterm_as_ctrl_c
 from flows.plan import make_plan
+from flows.prefect_server import connect
 from flows.progress import Lines, describe_plan
 from flows.run_record import RunRecord, find_record
 from flows.settings import Benchmark
@@ -43,25 +42,14 @@ def run_benchmark(settings: Benchmark) -> RunRecord:
 
 def _run_flow(settings: Benchmark) -> None:
     set_environment()
-    _check_prefect_answers()
     log = _log_to_file()
     treat_sigterm_as_ctrl_c()
     print(f"starting Prefect and MLflow; their log is {log}", flush=True)
+    connect(log)
     from flows.benchmark import benchmark
 
     _silence_console()
     benchmark(settings)
-
-
-def _check_prefect_answers() -> None:
-    url = os.environ.get("PREFECT_API_URL")
-    if not url:
-        return  # Prefect starts a temporary server
-    try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=10):
-            pass
-    except (OSError, ValueError) as error:
-        raise PCDError(f"no Prefect server answers at PREFECT_API_URL={url} ({error}); start it, or unset it") from None
 
 
 def _log_to_file() -> Path:

@@ -43,7 +43,10 @@ def find_record(plan: Plan) -> RunRecord | None:
     """The finished run of exactly this benchmark in the MLflow that is set now."""
     path = _folder() / f"{plan.benchmark.name}-{plan.key[:12]}.json"
     record = _read(path) if path.exists() else None
-    return record if record and record.tracking_uri == tracking_uri() else None
+    if record is None or record.tracking_uri != tracking_uri():
+        return None
+    database = Path(record.tracking_uri.removeprefix("sqlite:///"))
+    return record if database.exists() or not record.tracking_uri.startswith("sqlite:") else None
 
 
 def latest_record(name: str | None = None) -> RunRecord | None:

@@ -9,7 +9,7 @@ from typing import Any
 from flows.plan import Plan, Stage
 from flows.progress import Reporter
 from flows.store import Store
-from flows.supervisor import MetricLine, StageFailedError, run_process, stage_command, write_spec
+from flows.supervisor import MetricLine, run_process, stage_command, write_spec
 from flows.tracking import Tracker
 
 __all__ = ["Runner"]
@@ -31,7 +31,7 @@ class Runner:
         Raises what flows.supervisor.run_process raises; the work folder then keeps the stage's checkpoints.
         """
         number, of = self.plan.stages.index(stage) + 1, len(self.plan.stages)
-        with self.store.lock(stage):
+        with self.store.lock(stage, lambda: self.reporter.note(f"waiting: another run computes {stage.id}")):
             stored = self.store.find(stage)
             with self.tracker.stage_run(stage, cached=stored is not None) as run_id:
                 if stored is None:
@@ -52,7 +52,7 @@ class Runner:
         def on_metrics(lines: list[MetricLine]) -> None:
             for line in lines:
                 self.reporter.stage_goes_on(line)
-            self.tracker.log_lines(run_id, lines)
+            self.tracker.log_live(run_id, lines)
 
         began = time.time()
         try:
@@ -60,7 +60,7 @@ class Runner:
         except KeyboardInterrupt:
             self.reporter.stage_fails("stopped; the next run goes on from its last checkpoint")
             raise
-        except StageFailedError:
+        except Exception:
             self.reporter.stage_fails(f"its log is {work / 'log.txt'}")
             raise
         seconds = time.time() - began

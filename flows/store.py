@@ -7,12 +7,12 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from flows.plan import Stage
 from pcd.stage import write_json
@@ -52,12 +52,20 @@ class Store:
         return manifest
 
     @contextmanager
-    def lock(self, stage: Stage) -> Iterator[None]:
-        """Held by whoever computes the stage; a second flow that needs it waits here and then finds it."""
+    def lock(self, stage: Stage, on_wait: Callable[[], None] = lambda: None) -> Iterator[None]:
+        """Held by whoever computes the stage; a second flow that needs it is told so, waits, and then finds it."""
         path = self.root / stage.kind / f".lock-{stage.key}"
         path.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(path):
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            on_wait()
+            lock.acquire()
+        try:
             yield
+        finally:
+            lock.release()
 
     def work_folder(self, stage: Stage) -> Path:
         """Where the stage writes until it is finished. What an interrupted run left there is still there."""

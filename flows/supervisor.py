@@ -12,10 +12,10 @@ from typing import Any, Final
 
 from flows.plan import Stage
 from flows.settings import Runtime
-from pcd.errors import PCDError
+from pcd.errors import PCDError, StageFailedError
 from pcd.stage import EXIT_USER_ERROR, write_json
 
-__all__ = ["MetricLine", "StageFailedError", "run_process", "stage_command", "stop_group", "write_spec"]
+__all__ = ["MetricLine", "run_process", "stage_command", "stop_group", "write_spec"]
 
 MetricLine = dict[str, Any]
 """One line of metrics.jsonl: step, total, time, and figures."""
@@ -23,10 +23,6 @@ MetricLine = dict[str, Any]
 _POLL_SECONDS: Final = 0.2
 _LAST_LINES: Final = 12
 _FOREIGN_TO_STAGES: Final = ("MLFLOW_", "PREFECT_")
-
-
-class StageFailedError(Exception):
-    """A stage process ended badly, for a reason that trying again may mend. The message is for people."""
 
 
 def write_spec(stage: Stage, work: Path, inputs: dict[str, Path], runtime: Runtime) -> Path:
@@ -38,8 +34,7 @@ def write_spec(stage: Stage, work: Path, inputs: dict[str, Path], runtime: Runti
         "out": str(work),
         "runtime": {
             "device": runtime.device,
-            "threads": runtime.threads
-            or max(1, (os.cpu_count() or 1) // (runtime.processes if stage.distributed else 1)),
+            "threads": runtime.threads or max(1, _cores() // (runtime.processes if stage.distributed else 1)),
             "workers": runtime.workers,
             "log_every": runtime.log_every,
             "checkpoint_seconds": runtime.checkpoint_seconds,
@@ -48,6 +43,11 @@ def write_spec(stage: Stage, work: Path, inputs: dict[str, Path], runtime: Runti
     path = work / "spec.json"
     write_json(path, spec)
     return path
+
+
+def _cores() -> int:
+    """Those that we may use: a container or a batch system may give fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def stage_command(stage: Stage, spec: Path, runtime: Runtime) -> list[str]:
@@ -71,6 +71,7 @@ def run_process(
         StageFailedError: it ended badly in any other way.
     """
     log = work / "log.txt"
+    (work / "error.txt").unlink(missing_ok=True)  # of an earlier attempt
     # Python finds this project's packages also where it was not installed, and from any folder.
     path = os.pathsep.join([str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     environment = {k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN_TO_STAGES)}
@@ -85,10 +86,8 @@ def run_process(
         while process.poll() is None:
             on_metrics(metrics.new_lines())
             time.sleep(_POLL_SECONDS)
-    except BaseException:
-        stop_group(process, stop_seconds)
-        raise
     finally:
+        stop_group(process, stop_seconds)  # also behind a stage that ended: its children may not have
         on_metrics(metrics.new_lines())
     _judge(process.returncode, work, log)
 
@@ -108,30 +107,34 @@ def _judge(returncode: int, work: Path, log: Path) -> None:
 
 def stop_group(process: subprocess.Popen[bytes], seconds: float) -> None:
     """SIGTERM to a process that leads a group (a stage saves a checkpoint), SIGKILL to what is left of the group."""
-    process.terminate()
     try:
-        process.wait(seconds)
+        if process.poll() is None:
+            process.terminate()
+            process.wait(seconds)
     except subprocess.TimeoutExpired:
         pass
-    try:
-        os.killpg(process.pid, signal.SIGKILL)  # the group's id is its first process's
-    except ProcessLookupError:
-        pass
-    process.wait()
+    finally:  # a second Ctrl-C in the wait above means: now
+        try:
+            os.killpg(process.pid, signal.SIGKILL)  # the group's id is its first process's
+        except ProcessLookupError:
+            pass
+        process.wait()
 
 
 class _Tail:
-    """Whole new lines of a growing file. If it shrank (a resumed stage forgot some), it is followed from its end."""
+    """Whole new lines of a growing file. One that was replaced is told from its start; step numbers tell doubles."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._position = path.stat().st_size if path.exists() else 0
+        self._position, self._inode = (path.stat().st_size, path.stat().st_ino) if path.exists() else (0, 0)
 
     def new_lines(self) -> list[MetricLine]:
         try:
             with self.path.open("rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                self._position = min(self._position, size)
+                number = os.fstat(file.fileno()).st_ino
+                if number != self._inode:  # a resumed stage wrote it anew, without what it has to do again
+                    self._position = 0 if self._inode else self._position
+                    self._inode = number
                 file.seek(self._position)
                 block = file.read()
         except FileNotFoundError:

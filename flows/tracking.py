@@ -6,6 +6,8 @@ benchmark run                AP table on its first page, figures, environment, d
 """
 
 import json
+import logging
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,9 +23,12 @@ from pcd.errors import PCDError
 __all__ = ["Tracker"]
 
 _Item = TypeVar("_Item")
+_log = logging.getLogger(__name__)
 
 _EXPERIMENT: Final = "pcd-benchmarks"
-_MAX_PER_CALL: Final = 500  # of an MLflow batch: at most 1000 metrics, 100 params
+_MAX_PER_CALL: Final = 500  # an MLflow batch takes at most 1000 metrics and 100 params
+_LINES_PER_CALL: Final = 50  # of about ten figures each
+_FOREIGN_TO_NAMES: Final = re.compile(r"[^\w.\- :/]|/(?=/)")  # MLflow refuses them, and categories have them
 _NOT_FIGURES: Final = frozenset({"step", "total", "time"})
 _TRACKED_FILES: Final[Mapping[str, tuple[str, ...]]] = {
     "teacher": (),
@@ -75,11 +80,23 @@ class Tracker:
             if name.endswith(" mean") and value is not None
         }
         self._log_figures(self.run_id, means)
-        self._client.set_terminated(self.run_id, RunStatus.to_string(RunStatus.FINISHED))
+        if "pcd.failure" in self._client.get_run(self.run_id).data.tags:  # of an attempt before this one
+            self._client.delete_tag(self.run_id, "pcd.failure")
+        self._end(self.run_id, RunStatus.FINISHED)
 
-    def fail_benchmark(self, reason: str) -> None:
-        self._set_tags(self.run_id, {"pcd.failure": reason[:5000]})
-        self._client.set_terminated(self.run_id, RunStatus.to_string(RunStatus.FAILED))
+    def fail_benchmark(self, error: BaseException) -> None:
+        """Say why on the run; never raises, so that the error itself is what the user sees."""
+        try:
+            self._set_tags(self.run_id, {"pcd.failure": f"{type(error).__name__}: {error}"[:5000]})
+        except MlflowException:
+            _log.warning("MLflow did not take the reason of the failure", exc_info=True)
+        self._end(self.run_id, _status_after(error))
+
+    def _end(self, run_id: str, status: int) -> None:
+        try:
+            self._client.set_terminated(run_id, RunStatus.to_string(status))
+        except MlflowException:
+            _log.warning("MLflow did not take the end of run %s", run_id, exc_info=True)
 
     @property
     def url_path(self) -> str:
@@ -100,30 +117,33 @@ class Tracker:
         }
         run_id = self._open_run(stage.id, tags, parent=self.run_id)
         self._log_params(run_id, _flatten(stage.settings))
-        status = RunStatus.FAILED
         try:
             yield run_id
-            status = RunStatus.FINISHED
-        except (KeyboardInterrupt, SystemExit):
-            status = RunStatus.KILLED
+        except BaseException as error:
+            self._end(run_id, _status_after(error))
             raise
-        finally:
-            self._client.set_terminated(run_id, RunStatus.to_string(status))
+        self._end(run_id, RunStatus.FINISHED)
+
+    def log_live(self, run_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
+        """As log_lines, but training never fails from it: what MLflow does not take now is sent with the result."""
+        try:
+            self.log_lines(run_id, lines)
+        except MlflowException:
+            _log.warning("MLflow did not take metrics; they follow when the stage is done", exc_info=True)
 
     def log_lines(self, run_id: str, lines: Sequence[Mapping[str, Any]]) -> None:
         """Figures of metrics.jsonl, each once: steps up to the last one sent are passed over."""
-        last = self._sent[run_id]
-        fresh = [line for line in lines if line["step"] > last]
-        metrics = [
-            Metric(name, float(value), int(line["time"] * 1000), int(line["step"]))
-            for line in fresh
-            for name, value in line.items()
-            if name not in _NOT_FIGURES
-        ]
-        for batch in _batches(metrics, _MAX_PER_CALL):
-            self._client.log_batch(run_id, metrics=batch)
-        if fresh:
-            self._sent[run_id] = max(int(line["step"]) for line in fresh)
+        fresh = [line for line in lines if line["step"] > self._sent[run_id]]
+        for batch in _batches(fresh, _LINES_PER_CALL):
+            metrics = [
+                Metric(name, float(value), int(line["time"] * 1000), int(line["step"]))
+                for line in batch
+                for name, value in line.items()
+                if name not in _NOT_FIGURES
+            ]
+            if metrics:
+                self._client.log_batch(run_id, metrics=metrics)
+            self._sent[run_id] = int(batch[-1]["step"])
 
     def log_stage_result(self, run_id: str, stage: Stage, folder: Path) -> None:
         """What the finished stage left: figures that are still missing, result, spec, log, and its own artifacts."""
@@ -162,7 +182,7 @@ class Tracker:
             return run_id
         run_id = str(found[0].info.run_id)
         self._client.update_run(run_id, status=RunStatus.to_string(RunStatus.RUNNING))
-        self._set_tags(run_id, tags)
+        self._set_tags(run_id, {k: v for k, v in tags.items() if k != "pcd.cached"})  # it says how the run came to be
         history = self._client.get_metric_history(run_id, "loss")
         self._sent[run_id] = max((metric.step for metric in history), default=0)
         return run_id
@@ -178,7 +198,8 @@ class Tracker:
 
     def _log_figures(self, run_id: str, figures: Mapping[str, float]) -> None:
         logged = self._client.get_run(run_id).data.metrics
-        new = [Metric(name, value, 0, 0) for name, value in figures.items() if logged.get(name) != value]
+        named = {_FOREIGN_TO_NAMES.sub("_", name): value for name, value in figures.items()}
+        new = [Metric(name, value, 0, 0) for name, value in named.items() if logged.get(name) != value]
         for batch in _batches(new, _MAX_PER_CALL):
             self._client.log_batch(run_id, metrics=batch)
 
@@ -201,6 +222,11 @@ class Tracker:
 def _first_page(folder: Path) -> str:
     """The summary first: MLflow folds the description behind its first lines."""
     return "\n".join((folder / name).read_text() for name in ("ap_summary.md", "ap_table.md"))
+
+
+def _status_after(error: BaseException) -> int:
+    stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+    return int(RunStatus.KILLED if stopped else RunStatus.FAILED)
 
 
 def _batches(items: Sequence[_Item], length: int) -> Iterator[Sequence[_Item]]:

@@ -8,6 +8,8 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
+from pcd.errors import PCDError
+
 __all__ = ["any_rank", "gather", "mean_over_ranks", "process_group", "rank", "world_size"]
 
 
@@ -27,6 +29,11 @@ def process_group(device: str) -> Iterator[torch.device]:
         device: "cpu", "cuda", or "auto" for CUDA where there is one.
     """
     use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
+    if use_cuda and int(os.environ.get("LOCAL_RANK", "0")) >= torch.cuda.device_count():
+        raise PCDError(
+            f"this machine has {torch.cuda.device_count()} CUDA devices; lower runtime.processes, "
+            "or set runtime.device to cpu"
+        )
     local = torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0"))) if use_cuda else torch.device("cpu")
     if use_cuda:
         torch.cuda.set_device(local)

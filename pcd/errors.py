@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["PCDError", "unknown_name"]
+__all__ = ["PCDError", "StageFailedError", "unknown_name"]
 
 
 class PCDError(Exception):
@@ -12,6 +12,10 @@ class PCDError(Exception):
     Commands print it without a traceback and exit with code 2. Every other exception is a fault of ours and keeps its
     traceback.
     """
+
+
+class StageFailedError(Exception):
+    """A stage process ended badly, for a reason that trying again may mend. The message is for people."""
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> PCDError:

@@ -111,14 +111,17 @@ def run_stage(main: Callable[[Spec], dict[str, Any]]) -> int:
     try:
         spec = read_spec(Path(sys.argv[1]))
         spec.out.mkdir(parents=True, exist_ok=True)
-        (spec.out / "error.txt").unlink(missing_ok=True)
         _stop_politely(spec)
         _wait_for_predecessor(spec)
+        if (spec.out / "result.json").exists():  # finished while it was being stopped: there is nothing left to do
+            return 0
         began = time.time()
         result = main(spec)
         if spec.is_first_rank:
             result |= {"seconds": round(time.time() - began, 1), "peak_memory_mb": _peak_memory_mb()}
             write_json(spec.out / "result.json", result)
+            (spec.out / "checkpoint.pt").unlink(missing_ok=True)  # only now: until here it was what a retry needs
+            (spec.out / "error.txt").unlink(missing_ok=True)  # of an earlier attempt
         return 0
     except Stopped:
         print("stopped behind a checkpoint", file=sys.stderr)
@@ -175,7 +178,18 @@ def _wait_for_predecessor(spec: Spec) -> None:
     """A process whose supervisor was killed may still be saving its checkpoint here: two must not write at once."""
     if spec.is_first_rank:
         folder = os.open(spec.out, os.O_RDONLY)  # left open: the lock goes with the process
-        fcntl.flock(folder, fcntl.LOCK_EX)
+        while not _lock(folder):
+            if spec.stop_requested:
+                raise Stopped
+            time.sleep(0.2)
+
+
+def _lock(folder: int) -> bool:
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _peak_memory_mb() -> int:

@@ -82,7 +82,6 @@ def pretrain(spec: Spec) -> dict[str, Any]:
                 raise Stopped
         if spec.is_first_rank:
             export_backbone(student.backbone, spec.out / "backbone.safetensors", {"student": settings.student})
-            (spec.out / "checkpoint.pt").unlink(missing_ok=True)
     entry = TEACHERS[spec.settings["teacher"]]
     return {
         "steps": total,

@@ -10,7 +10,7 @@ import numpy as np
 from detectron2.data import DatasetCatalog, DatasetMapper, build_detection_test_loader, get_detection_dataset_dicts
 from detectron2.data.datasets import register_coco_instances
 from detectron2.data.samplers import TrainingSampler
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from eval.data import Split
 from pcd.distributed import rank, world_size
@@ -69,6 +69,8 @@ def training_loader(cfg: Any, name: str, workers: int, seed: int, first: int) ->
 
 
 def evaluation_loader(cfg: Any, name: str, workers: int) -> Any:
-    cfg = cfg.clone()
-    cfg.DATALOADER.NUM_WORKERS = workers
-    return build_detection_test_loader(cfg, name)
+    """The whole split in its order, also where several ranks run: only the first one evaluates."""
+    records = get_detection_dataset_dicts(name, filter_empty=False)
+    return build_detection_test_loader(
+        records, mapper=DatasetMapper(cfg, is_train=False), sampler=SequentialSampler(records), num_workers=workers
+    )

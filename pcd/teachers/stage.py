@@ -22,6 +22,7 @@ def fetch_and_check(spec: Spec) -> dict[str, Any]:
     if name not in TEACHERS:
         raise unknown_name("teacher", name, TEACHERS)
     entry = TEACHERS[name]
+    spec.metrics.drop_after(0)
     if entry.noncommercial:
         print(f"licence: the weights of {name} are {entry.licence}, not for commercial use")
     path = spec.out / PurePosixPath(urlparse(entry.url).path).name

@@ -166,7 +166,6 @@ def _publish(spec: Spec, slow: _Encoder, settings: DemoTeacherSettings, steps: i
         "torch": torch.__version__,
     }
     write_json(spec.out / DEMO_RECIPE.name, recipe)
-    (spec.out / "checkpoint.pt").unlink(missing_ok=True)
     return {"sha256": recipe["sha256"], "size_bytes": recipe["size_bytes"]}
 
 

@@ -63,7 +63,7 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "no segmentation": (without("annotations", "segmentation"), "annotation 1 has no segmentation"),
     "no image id": (without("annotations", "image_id"), "annotation 1 has no image_id"),
     "no category id": (without("annotations", "category_id"), "annotation 1 has no category_id"),
-    "no annotation id": (without("annotations", "id"), r"annotation \? has no id"),
+    "no annotation id": (without("annotations", "id"), r"annotation number 0 has no id"),
     "no file name": (without("images", "file_name"), "image 1 has no file_name"),
     "no width": (without("images", "width"), "image 1 has no width"),
     "no height": (without("images", "height"), "image 1 has no height"),

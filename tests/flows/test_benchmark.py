@@ -44,8 +44,9 @@ class Home:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "flows", *arguments]
         return subprocess.Popen(
-            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment
-        )
+            command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=self.environment,
+            start_new_session=True,
+        )  # fmt: skip
 
     @property
     def mlflow(self) -> MlflowClient:
@@ -222,11 +223,12 @@ def changed(finished: Home) -> tuple[Home, str]:
     process = finished.start(*arguments)
     try:
         _wait_for_steps(finished, process, 3)
-        process.send_signal(signal.SIGINT)
+        os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole foreground group
         told = process.communicate(timeout=120)[0]
         assert process.returncode == 130, told
         assert "stopped; the next run goes on from its last checkpoint" in told
-        assert "RUNNING" not in {run.info.status for run in finished.runs()}
+        assert {run.info.status for run in finished.runs()} == {"FINISHED", "KILLED"}
+        assert "Running" not in {state for (state,) in finished.prefect("select state_name from flow_run")}
     finally:
         process.kill()
     process = finished.start(*arguments)

@@ -11,8 +11,8 @@ import pytest
 from flows.plan import make_plan
 from flows.profiles import load_profile
 from flows.settings import Runtime
-from flows.supervisor import MetricLine, StageFailedError, run_process, stage_command, write_spec
-from pcd.errors import PCDError
+from flows.supervisor import MetricLine, run_process, stage_command, write_spec
+from pcd.errors import PCDError, StageFailedError
 
 
 def _ignore(lines: list[MetricLine]) -> None:

@@ -9,6 +9,7 @@ from mlflow import MlflowClient
 from flows.plan import Plan, Stage, make_plan
 from flows.profiles import load_profile
 from flows.tracking import Tracker
+from pcd.errors import StageFailedError
 
 pytestmark = pytest.mark.filterwarnings(
     # MLflow 3.17 with SQLAlchemy 2.1: theirs.
@@ -114,6 +115,6 @@ def test_ap_is_a_plain_metric_and_an_absent_class_is_none(
 
 
 def test_a_failed_benchmark_says_why(tracker: Tracker, database: str) -> None:
-    tracker.fail_benchmark("StageFailedError: out of memory")
+    tracker.fail_benchmark(StageFailedError("out of memory"))
     run = MlflowClient(database).get_run(tracker.run_id)
     assert (run.info.status, run.data.tags["pcd.failure"]) == ("FAILED", "StageFailedError: out of memory")

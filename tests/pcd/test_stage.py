@@ -102,6 +102,21 @@ def test_users_error_is_printed_without_a_traceback(run: Run) -> None:
     assert run("refuse").stderr == "error: mend this and try again\n"
 
 
+@pytest.mark.parametrize(("what", "kept"), [("succeed", False), ("refuse", True), ("crash", True)])
+def test_the_checkpoint_stays_until_there_is_a_result(run: Run, out: Path, what: str, kept: bool) -> None:
+    out.mkdir(exist_ok=True)
+    (out / "checkpoint.pt").touch()
+    run(what)
+    assert (out / "checkpoint.pt").exists() is kept
+
+
+def test_a_stage_that_is_done_is_not_done_again(run: Run, out: Path) -> None:
+    run("succeed")
+    before = (out / "result.json").stat().st_mtime_ns
+    assert run("succeed").returncode == 0
+    assert (out / "result.json").stat().st_mtime_ns == before
+
+
 def test_error_txt_of_an_earlier_try_is_gone_after_success(run: Run, out: Path) -> None:
     run("refuse")
     run("succeed")

@@ -2,6 +2,9 @@
 
 import itertools
 import json
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -117,3 +120,32 @@ def test_a_registered_split_knows_its_classes(train_name: str) -> None:
 def test_one_split_can_be_registered_twice(shapes_set: Path) -> None:
     split = read_data_set(shapes_set).val
     assert register_split(split) != register_split(split)
+
+
+_RANK = """
+import sys
+from pathlib import Path
+import torch.distributed as dist
+dist.init_process_group("gloo")
+from eval.data import read_data_set
+from eval.detectron.config import build_config
+from eval.detectron.data import evaluation_loader, register_split
+from eval.settings import FinetuneSettings
+cfg = build_config(FinetuneSettings(), "resnet18", 6, "cpu", sync_norm=False)
+name = register_split(read_data_set(Path(sys.argv[1])).val)
+if dist.get_rank() == 0:
+    ids = [record["image_id"] for batch in evaluation_loader(cfg, name, 0) for record in batch]
+    Path(sys.argv[2]).write_text(str(ids))
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+def test_the_first_of_several_ranks_evaluates_the_whole_split(shapes_set: Path, tmp_path: Path) -> None:
+    (tmp_path / "rank.py").write_text(_RANK)
+    ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    command = [*ranks, str(tmp_path / "rank.py"), str(shapes_set), str(tmp_path / "ids")]
+    root = Path(__file__).parents[3]
+    environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=240, capture_output=True)
+    assert (tmp_path / "ids").read_text() == str(list(range(1, 9)))

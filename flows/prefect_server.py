@@ -1,0 +1,73 @@
+"""The Prefect server that a run talks to: the user's own, or one that lives as long as the run."""
+
+import atexit
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Final
+
+from flows.home import PREFECT_PORT
+from flows.supervisor import stop_group
+from pcd.errors import PCDError
+
+__all__ = ["connect", "pages_address"]
+
+_START_SECONDS: Final = 180  # its first start migrates the database
+_STOP_SECONDS: Final = 15
+_own_server: list[subprocess.Popen[bytes]] = []
+
+
+def connect(log: Path) -> None:
+    """Set PREFECT_API_URL to a server that answers; to be called before Prefect is imported.
+
+    Prefect would start a temporary server by itself, but in our process group: Ctrl-C would end it at once, before the
+    flow's last state is settled. Ours runs in a session of its own and ends when this process does.
+
+    Raises PCDError if the user's server does not answer, or ours does not start.
+    """
+    url = os.environ.get("PREFECT_API_URL")
+    if url:
+        reason = _reason_for_silence(url)
+        if reason:
+            raise PCDError(f"no Prefect server answers at PREFECT_API_URL={url} ({reason}); start it, or unset it")
+        return
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    with log.open("ab") as output:
+        server = subprocess.Popen(
+            command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True
+        )
+    _own_server.append(server)
+    atexit.register(stop_group, server, _STOP_SECONDS)  # before Prefect's own, which still send the last logs
+    url = f"http://127.0.0.1:{port}/api"
+    deadline = time.monotonic() + _START_SECONDS
+    while _reason_for_silence(url):
+        if server.poll() is not None or time.monotonic() > deadline:
+            raise PCDError(f"the Prefect server did not start; its log is {log}")
+        time.sleep(0.2)
+    os.environ["PREFECT_API_URL"] = url
+
+
+def pages_address() -> str:
+    """Where the run's page is: on the user's server, or on the one that `pcd ui` starts over the same database."""
+    if _own_server or "PREFECT_API_URL" not in os.environ:
+        return f"http://127.0.0.1:{PREFECT_PORT}"
+    return os.environ["PREFECT_API_URL"].rstrip("/").removesuffix("/api")
+
+
+def _reason_for_silence(url: str) -> str | None:
+    try:
+        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=10):
+            return None
+    except urllib.error.HTTPError as error:
+        error.close()
+        return None  # it answers; whether it lets us in is told by Prefect itself
+    except (OSError, ValueError) as error:
+        return str(error)
