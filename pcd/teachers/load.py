@@ -26,6 +26,7 @@ class Teacher(nn.Module):
         super().__init__()
         self.trunk = trunk.requires_grad_(False).eval()
         self.adaptor = SpatialAdaptor(head)
+        self.eval()  # the flag of this module too, which starts as True
 
     def train(self, mode: bool = True) -> "Teacher":
         return super().train(False)

@@ -13,7 +13,7 @@ from eval.table import METRICS
 pytestmark = pytest.mark.slow
 
 FILES = {
-    *("cells.csv", "arms.csv", "ap_table.json", "ap_table.md", "ap_table.html"),
+    *("cells.csv", "arms.csv", "ap_table.json", "ap_table.md", "ap_summary.md", "ap_table.html"),
     *("ap_by_arm.png", "losses.png", "detections.png"),
 }
 
