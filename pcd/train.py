@@ -8,7 +8,6 @@ import json
 import sys
 import time
 from contextlib import nullcontext
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -20,10 +19,11 @@ from pcd.checkpoint import load_checkpoint, save_checkpoint
 from pcd.distributed import any_rank, gather, mean_over_ranks, process_group, rank, world_size
 from pcd.errors import PCDError
 from pcd.export import export_backbone
-from pcd.image_folder import list_images, pool_folder
-from pcd.images import EpochBatches, TwoViewImages, iterate
+from pcd.image_sources import ImageSource, open_pool
+from pcd.images import EpochBatches, TwoViewBatch, TwoViewImages, first_samples_hash, iterate
 from pcd.loss import pixel_contrastive_loss
 from pcd.optim import build_optimizer, set_learning_rate
+from pcd.photometric import photometric
 from pcd.precision import autocast_type
 from pcd.queue import NegativeQueue
 from pcd.schedule import cosine_with_warmup
@@ -31,7 +31,7 @@ from pcd.settings import PretrainSettings
 from pcd.stage import Spec, Stopped, run_stage
 from pcd.students import Student, build_student
 from pcd.teachers import TEACHERS, Teacher, load_teacher
-from pcd.views import TwoViews
+from pcd.unreadable import UnreadableImages
 
 __all__ = ["pretrain", "training_loss"]
 
@@ -42,22 +42,28 @@ def pretrain(spec: Spec) -> dict[str, Any]:
     seed: int = spec.settings["seed"]
     torch.set_num_threads(spec.runtime["threads"])
     with process_group(spec.runtime["device"]) as device:
-        paths = list_images(pool_folder(spec.inputs["data"]))
-        total = _count_steps(settings, len(paths))
+        source = open_pool(spec.inputs["data"])
+        total = _count_steps(settings, len(source))
         teacher, student, queue = _build_networks(spec, settings, seed, device)
         optimizer = build_optimizer(student, settings.optimizer)
         peak = settings.optimizer.learning_rate * settings.global_batch / 256
         warmup = round(settings.optimizer.warmup_epochs * total / settings.epochs)
-        first = _resume(spec, student, queue, optimizer)
+        first, first_samples = _resume(spec, student, queue, optimizer)
         # Two forward passes before one backward: buffers must not be broadcast in between.
         replica = DistributedDataParallel(student, broadcast_buffers=False) if world_size() > 1 else student
         half = autocast_type(settings.precision, device)
 
-        loader = _loader(spec, settings, paths, seed, first, total)
+        loader = _loader(spec, settings, source, seed, first, total)
+        unreadable = UnreadableImages(settings.max_unreadable_share, source)
         saved_at = time.monotonic()
         student.train()
-        for step, views in enumerate(iterate(loader), start=first):
-            view1, view2 = (v.to(device, memory_format=torch.channels_last, non_blocking=True) for v in views)
+        for step, batch in enumerate(iterate(loader), start=first):
+            unreadable.note(batch.unreadable)
+            first_samples = first_samples or first_samples_hash(batch)
+            view1, view2 = (
+                photometric(crops.pixels, crops.photometric).contiguous(memory_format=torch.channels_last)
+                for crops in batch.to(device)[:2]
+            )
             learning_rate = cosine_with_warmup(step, total, warmup, peak)
             set_learning_rate(optimizer, learning_rate)
             with torch.autocast(device.type, half) if half else nullcontext():
@@ -76,7 +82,7 @@ def pretrain(spec: Spec) -> dict[str, Any]:
                 )
             stop = any_rank(spec.stop_requested, device)
             if stop or time.monotonic() - saved_at > spec.runtime["checkpoint_seconds"]:
-                _save(spec, done, student, queue, optimizer)
+                _save(spec, done, student, queue, optimizer, first_samples)
                 saved_at = time.monotonic()
             if stop and done < total:
                 raise Stopped
@@ -85,7 +91,9 @@ def pretrain(spec: Spec) -> dict[str, Any]:
     entry = TEACHERS[spec.settings["teacher"]]
     return {
         "steps": total,
-        "images": len(paths),
+        "images": len(source),
+        "first_samples": first_samples,
+        **unreadable.summary(),
         "precision": str(half or torch.float32).removeprefix("torch."),
         "teacher_licence": entry.licence,
         "teacher_noncommercial": entry.noncommercial,
@@ -157,12 +165,12 @@ def _build_networks(
 
 
 def _loader(
-    spec: Spec, settings: PretrainSettings, paths: list[Path], seed: int, first: int, total: int
-) -> DataLoader[tuple[Tensor, Tensor]]:
-    batches = EpochBatches(len(paths), settings.global_batch, seed, first, total, rank(), world_size())
+    spec: Spec, settings: PretrainSettings, source: ImageSource, seed: int, first: int, total: int
+) -> DataLoader[TwoViewBatch]:
+    batches = EpochBatches(source, settings.global_batch, seed, first, total, rank(), world_size())
     workers: int = spec.runtime["workers"]
     return DataLoader(
-        TwoViewImages(paths, TwoViews(settings.views), seed),
+        TwoViewImages(source, settings.views, seed),
         batch_sampler=batches,
         num_workers=workers,
         persistent_workers=workers > 0,
@@ -170,19 +178,22 @@ def _loader(
     )
 
 
-def _save(spec: Spec, done: int, student: Student, queue: NegativeQueue, optimizer: torch.optim.Optimizer) -> None:
+def _save(
+    spec: Spec, done: int, student: Student, queue: NegativeQueue, optimizer: torch.optim.Optimizer, first_samples: str
+) -> None:
     if spec.is_first_rank:
         state = {
             "step": done,
             "student": student.state_dict(),
             "queue": queue.state_dict(),
             "optimizer": optimizer.state_dict(),
+            "first_samples": first_samples,
         }
         save_checkpoint(spec.out / "checkpoint.pt", state)
 
 
-def _resume(spec: Spec, student: Student, queue: NegativeQueue, optimizer: torch.optim.Optimizer) -> int:
-    """Load the last checkpoint, if there is one, and return the step to go on from.
+def _resume(spec: Spec, student: Student, queue: NegativeQueue, optimizer: torch.optim.Optimizer) -> tuple[int, str]:
+    """Load the last checkpoint, if there is one; the step to go on from, and the hash of the run's first samples.
 
     Views and order depend on (seed, epoch, image) alone, so no random state has to be kept.
     """
@@ -194,7 +205,7 @@ def _resume(spec: Spec, student: Student, queue: NegativeQueue, optimizer: torch
         optimizer.load_state_dict(state["optimizer"])
         print(f"resumed from step {first}")
     spec.metrics.drop_after(first)
-    return int(first)
+    return int(first), state["first_samples"] if state else ""
 
 
 if __name__ == "__main__":
