@@ -90,6 +90,9 @@ class PretrainSettings(Settings):
     epochs: float = setting(100.0, "passes over the images", "code", gt=0)
     global_batch: int = setting(1024, "images of one step over all processes", "code", ge=2)
     views: ViewSettings = ViewSettings()
+    max_unreadable_share: float = setting(
+        0.01, "share of the images that may be damaged; the next one is seen in their place", "ours", ge=0, le=1
+    )
     loss: LossSettings = LossSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     accumulation: int = setting(

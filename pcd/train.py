@@ -23,7 +23,7 @@ from pcd.distributed import any_rank, gather, mean_over_ranks, process_group, ra
 from pcd.errors import PCDError
 from pcd.finite_guard import StepGuard
 from pcd.grid import fit_grid
-from pcd.image_folder import list_images, pool_folder
+from pcd.image_sources import ImageSource, open_pool
 from pcd.images import EpochBatches, TwoViewBatch, TwoViewImages, first_samples_hash, iterate
 from pcd.optim import build_optimizer, set_learning_rate
 from pcd.precision import autocast_type
@@ -37,6 +37,7 @@ from pcd.sync_norm import synchronise_norms
 from pcd.teachers import TEACHERS, Teacher, load_teacher
 from pcd.training_loss import training_loss, views_of
 from pcd.training_state import TrainingState
+from pcd.unreadable import UnreadableImages
 
 __all__ = ["pretrain"]
 
@@ -47,8 +48,8 @@ def pretrain(spec: Spec) -> dict[str, Any]:
     seed: int = spec.settings["seed"]
     torch.set_num_threads(spec.runtime["threads"])
     with process_group(spec.runtime["device"]) as device:
-        paths = list_images(pool_folder(spec.inputs["data"]))
-        plan = plan_steps(settings, len(paths), world_size())
+        source = open_pool(spec.inputs["data"])
+        plan = plan_steps(settings, len(source), world_size())
         teacher, student, queue = _build_networks(spec, settings, seed, device)
         half = autocast_type(settings.precision, device)
         optimizer = build_optimizer(student, settings.optimizer)
@@ -56,19 +57,22 @@ def pretrain(spec: Spec) -> dict[str, Any]:
         state = TrainingState(student, queue, optimizer, scaler)
         first, notes = state.resume(spec)
         replica = _replicate(student, spec)
-        guard = StepGuard(spec, state, device)
+        guard = StepGuard(spec, state, half)
+        unreadable = UnreadableImages(settings.max_unreadable_share, source)
 
         clock = time.monotonic
         saved_at = logged_at = clock()
         waited, logged = 0.0, first
         student.train()
-        batches = iterate(_loader(spec, settings, paths, plan, seed, first))
+        batches = iterate(_loader(spec, settings, source, plan, seed, first))
         for step in range(first, plan.total):
             asked_at = clock()
             parts = list(islice(batches, settings.accumulation))
             waited += clock() - asked_at
             if step == 0:
                 notes["first_samples_sha256"] = first_samples_hash(parts[0])
+            for part in parts:
+                unreadable.note(part.unreadable)
 
             learning_rate = cosine_with_warmup(step, plan.total, plan.warmup, plan.peak_learning_rate)
             set_learning_rate(optimizer, learning_rate)
@@ -115,7 +119,8 @@ def pretrain(spec: Spec) -> dict[str, Any]:
     entry = TEACHERS[spec.settings["teacher"]]
     return notes | {
         "steps": plan.total,
-        "images": len(paths),
+        "images": len(source),
+        **unreadable.summary(),
         "precision": str(half or torch.float32).removeprefix("torch."),
         "teacher_licence": entry.licence,
         "teacher_noncommercial": entry.noncommercial,
@@ -164,14 +169,14 @@ def _replicate(student: Student, spec: Spec) -> nn.Module:
 
 
 def _loader(
-    spec: Spec, settings: PretrainSettings, paths: list[Path], plan: StepPlan, seed: int, first: int
+    spec: Spec, settings: PretrainSettings, source: ImageSource, plan: StepPlan, seed: int, first: int
 ) -> DataLoader[TwoViewBatch]:
     batches = EpochBatches(
-        len(paths), settings.global_batch, seed, first, plan.total, rank(), world_size(), settings.accumulation
+        source, settings.global_batch, seed, first, plan.total, rank(), world_size(), settings.accumulation
     )
     workers: int = spec.runtime["workers"]
     return DataLoader(
-        TwoViewImages(paths, settings.views, seed),
+        TwoViewImages(source, settings.views, seed),
         batch_sampler=batches,
         num_workers=workers,
         persistent_workers=workers > 0,

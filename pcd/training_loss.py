@@ -7,11 +7,14 @@ from torch import Tensor, nn
 
 from pcd.distributed import sum_over_ranks
 from pcd.grid import fit_grid
-from pcd.pairing import Geometry, paired_loss
+from pcd.alignment import Geometry
+from pcd.images import TwoViewBatch
+from pcd.pairing import paired_loss
+from pcd.photometric import photometric
 from pcd.settings import LossSettings
 from pcd.teachers import Teacher
 
-__all__ = ["View", "training_loss"]
+__all__ = ["View", "training_loss", "views_of"]
 
 
 class View(NamedTuple):
@@ -44,3 +47,15 @@ def training_loss(
         student1, student2, teacher1, teacher2, view1.geometry, view2.geometry, negatives, settings, sum_over_ranks
     )
     return loss, pooled
+
+
+def views_of(batch: TwoViewBatch, device: torch.device) -> tuple[View, View]:
+    """A batch's two views on the device, their colours changed there."""
+    view1, view2 = (
+        View(
+            photometric(crops.pixels, crops.photometric).contiguous(memory_format=torch.channels_last),
+            Geometry(crops.boxes, crops.flipped),
+        )
+        for crops in batch.to(device)[:2]
+    )
+    return view1, view2
