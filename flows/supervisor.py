@@ -10,10 +10,12 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from flows.home import home
 from flows.plan import Stage
 from flows.settings import Runtime
 from pcd.errors import PCDError, StageFailedError
 from pcd.stage import EXIT_USER_ERROR, write_json
+from pcd.teachers.fetch import MIRROR_VARIABLE
 
 __all__ = ["MetricLine", "run_process", "stage_command", "stop_group", "write_spec"]
 
@@ -38,6 +40,9 @@ def write_spec(stage: Stage, work: Path, inputs: dict[str, Path], runtime: Runti
             "workers": runtime.workers,
             "log_every": runtime.log_every,
             "checkpoint_seconds": runtime.checkpoint_seconds,
+            "home": str(home()),
+            "teacher_mirror": os.environ.get(MIRROR_VARIABLE),
+            **(stage.runtime or {}),
         },
     }
     path = work / "spec.json"
