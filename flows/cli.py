@@ -9,6 +9,7 @@ from typing import Any
 
 import click
 
+from flows.teachers_cli import teachers
 from pcd.errors import PCDError, StageFailedError
 
 __all__ = ["main"]
@@ -148,32 +149,4 @@ def doctor() -> None:
         sys.exit(1)
 
 
-@main.group()
-def teachers() -> None:
-    """The registry of self-supervised teachers."""
-
-
-@teachers.command("list")
-@_json
-def list_teachers(as_json: bool) -> None:
-    """Name, licence and published accuracy of every teacher."""
-    from pcd.teachers.registry import TEACHERS
-
-    if as_json:
-        click.echo(json.dumps([entry.describe() for entry in TEACHERS.values()], indent=2))
-        return
-    for entry in TEACHERS.values():
-        terms = entry.licence + (" (not for commercial use)" if entry.noncommercial else "")
-        click.echo(f"{entry.name:18} {entry.title}\n{'':18} {terms}; {entry.accuracy}")
-
-
-@teachers.command("train-demo")
-@click.option(
-    "--output", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder [the registry's own]."
-)
-@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), help="Passes over the pool [20].")
-def train_demo(output: Path | None, epochs: float | None) -> None:
-    """Train the demo's teacher anew on the shapes pool (about 17 minutes on 2 cores)."""
-    from flows.demo_teacher import train
-
-    train(output, {} if epochs is None else {"epochs": epochs})
+main.add_command(teachers)

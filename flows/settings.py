@@ -1,8 +1,9 @@
 """A benchmark: what is compared with what, and on which machine. One frozen model, which Prefect shows as a form."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from eval.settings import DataSettings, FinetuneSettings, ShapesData
 from pcd.settings import PretrainSettings, Settings, StageRuntime, setting
@@ -15,6 +16,10 @@ ArmName = Literal["pcd", "random"]
 
 ReadableName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
+
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
 
 
 class Runtime(StageRuntime):
@@ -48,6 +53,10 @@ class Benchmark(Settings):
         (0,), min_length=1, description="each arm is pre-trained and fine-tuned once per seed"
     )
     teacher: str = setting("mocov3_r50_1000", "name in the teacher registry", "ours")
+    teacher_file: Annotated[Path, AfterValidator(_absolute)] | None = Field(
+        None,
+        description="the teacher's file on this machine, for one that is served nowhere; its content is in the key",
+    )
     data: DataSettings = Field(default=ShapesData(), description="images, annotations")
     pretrain: PretrainSettings = PretrainSettings()
     runtime: Runtime = Runtime()

@@ -10,11 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from flows.home import home
 from flows.plan import Stage
 from flows.settings import Runtime
 from pcd.errors import PCDError, StageFailedError
 from pcd.settings import StageRuntime
 from pcd.stage import EXIT_USER_ERROR, write_json
+from pcd.teachers.fetch import MIRROR_VARIABLE
 
 __all__ = ["MetricLine", "run_process", "stage_command", "stop_group", "write_spec"]
 
@@ -36,6 +38,9 @@ def write_spec(stage: Stage, work: Path, inputs: dict[str, Path], runtime: Runti
         "runtime": {
             **runtime.model_dump(mode="json", include=set(StageRuntime.model_fields)),
             "threads": runtime.threads or max(1, _cores() // (runtime.processes if stage.distributed else 1)),
+            "home": str(home()),
+            "teacher_mirror": os.environ.get(MIRROR_VARIABLE),
+            **(stage.runtime or {}),
         },
     }
     path = work / "spec.json"

@@ -74,7 +74,7 @@ class Spec:
     """Name of each input to the folder that an earlier stage left."""
     out: Path
     runtime: dict[str, Any]
-    """What cannot change the result: the fields of pcd.settings.StageRuntime."""
+    """What cannot change the result: pcd.settings.StageRuntime, and for the teacher stage where files may come from."""
     metrics: Metrics
     stop_requested: bool = field(default=False)
 
@@ -94,13 +94,19 @@ def read_spec(path: Path) -> Spec:
             settings=raw["settings"],
             inputs={name: Path(folder) for name, folder in raw["inputs"].items()},
             out=out,
-            runtime=StageRuntime.model_validate(raw["runtime"]).model_dump(),
+            runtime=_with_defaults(raw["runtime"]),
             metrics=Metrics(out / "metrics.jsonl", os.environ.get("RANK", "0") == "0"),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise PCDError(
             f"{path} is not a stage spec ({type(error).__name__}: {error}); `pcd plan` shows a stage's"
         ) from None
+
+
+def _with_defaults(runtime: dict[str, Any]) -> dict[str, Any]:
+    """What every stage may count on, and whatever else a stage's own reader knows of."""
+    common = {name: value for name, value in runtime.items() if name in StageRuntime.model_fields}
+    return runtime | StageRuntime.model_validate(common).model_dump()
 
 
 def run_stage(main: Callable[[Spec], dict[str, Any]]) -> int:

@@ -28,8 +28,8 @@ from pcd.precision import autocast_type
 from pcd.schedule import cosine_with_warmup
 from pcd.settings import OptimizerSettings, Settings, ViewSettings, setting
 from pcd.stage import Spec, Stopped, run_stage, write_json
-from pcd.teachers.load import build_trunk
 from pcd.teachers.registry import DEMO_CHECKPOINT, DEMO_HEAD, DEMO_RECIPE, DEMO_TRUNK
+from pcd.teachers.trunks import build_trunk
 from pcd.unreadable import UnreadableImages
 
 __all__ = ["DemoTeacherSettings", "momentum_contrast_loss", "train_demo_teacher"]
