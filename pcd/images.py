@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from pcd.errors import PCDError
 from pcd.views import TwoViews
 
-__all__ = ["EpochBatches", "TwoViewImages", "iterate"]
+__all__ = ["EpochBatches", "TwoViewImages", "iterate", "read_rgb"]
 
 _Batch = TypeVar("_Batch")
 
@@ -33,7 +33,7 @@ class TwoViewImages(Dataset[tuple[Tensor, Tensor]]):
 
     def __getitem__(self, place: tuple[int, int]) -> tuple[Tensor, Tensor]:
         epoch, index = place
-        image = _read_rgb(self.paths[index])
+        image = read_rgb(self.paths[index])
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(_mix(self.seed, epoch, index))
             return self.views(image)
@@ -48,7 +48,8 @@ def iterate(loader: Iterable[_Batch]) -> Iterator[_Batch]:
         raise PCDError(last.removeprefix(f"{PCDError.__module__}.PCDError: ")) from None
 
 
-def _read_rgb(path: Path) -> Image.Image:
+def read_rgb(path: Path) -> Image.Image:
+    """Raises PCDError if the file is missing or damaged."""
     try:
         with Image.open(path) as image:
             return image.convert("RGB")

@@ -4,11 +4,19 @@ Every field says where its default comes from: `abstract` (the paper's abstract)
 allo-rene/pcd@6b0ad4d) or `ours`. The marks travel into the AP table, so that a reader sees what a figure rests on.
 """
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticUndefined
 
-__all__ = ["LossSettings", "Mark", "OptimizerSettings", "PretrainSettings", "Settings", "ViewSettings", "setting"]
+from pcd.errors import PCDError, unknown_name
+
+__all__ = [
+    "STUDENT_NAMES", "TIMM_PREFIX",
+    "LossSettings", "Mark", "OptimizerSettings", "PretrainSettings", "Settings", "ViewSettings",
+    "check_student_name", "flat_settings", "setting",
+]  # fmt: skip
 
 Mark = Literal["abstract", "code", "ours"]
 
@@ -66,10 +74,34 @@ class OptimizerSettings(Settings):
     warmup_epochs: float = setting(10.0, "epochs of linear warm-up, raised at every step", "code", ge=0)
 
 
+STUDENT_NAMES: Final = ("resnet18", "resnet34", "resnet50", "mobilenet_v3_large", "shufflenet_v2_x1_0")
+"""Those that pcd.students builds of torchvision's parts; named here so that plans need no torch."""
+TIMM_PREFIX: Final = "timm:"
+
+
+def check_student_name(name: str) -> None:
+    """Raises PCDError on a name that no student has; whether timm has a model, only its import tells."""
+    if name not in STUDENT_NAMES and not (name.startswith(TIMM_PREFIX) and name != TIMM_PREFIX):
+        raise unknown_name("student", name, (*STUDENT_NAMES, f"{TIMM_PREFIX}MODEL"))
+
+
+def _known_student(name: str) -> str:
+    try:
+        check_student_name(name)
+    except PCDError as error:
+        raise ValueError(error) from None
+    return name
+
+
+StudentName = Annotated[str, AfterValidator(_known_student)]
+
+
 class PretrainSettings(Settings):
     """One PCD pre-training run."""
 
-    student: str = setting("resnet18", "name of the student's backbone", "abstract")
+    student: StudentName = setting(
+        "resnet18", f"the student's backbone: {', '.join(STUDENT_NAMES)}, or timm:MODEL", "abstract"
+    )
     attention: bool = setting(True, "widen the student's receptive field by multi-head self-attention", "abstract")
     attention_heads: int = setting(8, "heads of that attention", "ours", ge=1)
     adaptor_keeps_last_norm: bool = setting(
@@ -92,3 +124,20 @@ class PretrainSettings(Settings):
                 "lower optimizer.warmup_epochs or raise epochs"
             )
         return self
+
+
+def flat_settings(model: BaseModel, prefix: str = "") -> dict[str, tuple[Any, str]]:
+    """Every setting by its dotted name: its value, and the mark of that value (`ours` when it is not the default)."""
+    flat: dict[str, tuple[Any, str]] = {}
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(value, Mapping) and all(isinstance(inner, BaseModel) for inner in value.values()):
+            for key, inner in value.items():
+                flat |= flat_settings(inner, f"{prefix}{name}.{key}.")
+        elif isinstance(value, BaseModel):
+            flat |= flat_settings(value, f"{prefix}{name}.")
+        else:
+            extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+            is_default = field.default is not PydanticUndefined and value == field.default
+            flat[prefix + name] = (value, str(extra.get("mark", "ours")) if is_default else "ours")
+    return flat

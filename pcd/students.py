@@ -1,52 +1,45 @@
-"""Student backbones, and the whole student of a pre-training run."""
+"""The students by name, and the whole student of a pre-training run."""
 
 from collections.abc import Callable
+from typing import Final
 
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, ResNet
+from torchvision.models import mobilenet_v3_large, shufflenet_v2_x1_0
+from torchvision.models.resnet import BasicBlock, Bottleneck
 
 from pcd.attention import PixelAttention
-from pcd.errors import unknown_name
+from pcd.backbones import Backbone, MobileNetV3Backbone, ResNetBackbone, ShuffleNetV2Backbone, TimmBackbone
 from pcd.heads import build_pixel_mlp
 from pcd.layouts import HeadLayout
+from pcd.settings import TIMM_PREFIX, check_student_name
 
-__all__ = ["STUDENTS", "ResNetBackbone", "Student", "build_student"]
+__all__ = ["STUDENTS", "Student", "build_student"]
 
-
-class ResNetBackbone(ResNet):  # type: ignore[misc]
-    """torchvision's ResNet without pooling and classifier; the names of its tensors are torchvision's."""
-
-    def __init__(self, layers: list[int]) -> None:
-        super().__init__(BasicBlock, layers)
-        self.fc = nn.Identity()
-        self.channels = 512 * BasicBlock.expansion
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, channels, H/32, W/32)."""
-        return self.stages(images)["res5"]
-
-    def stages(self, images: Tensor) -> dict[str, Tensor]:
-        """The maps res2, res3, res4, res5 at strides 4, 8, 16, 32, named as Detectron2 names them."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        maps = {}
-        for name, layer in zip(
-            ("res2", "res3", "res4", "res5"), (self.layer1, self.layer2, self.layer3, self.layer4), strict=True
-        ):
-            maps[name] = x = layer(x)
-        return maps
-
-
-STUDENTS: dict[str, Callable[[], ResNetBackbone]] = {
-    "resnet18": lambda: ResNetBackbone([2, 2, 2, 2]),
-    "resnet34": lambda: ResNetBackbone([3, 4, 6, 3]),
+STUDENTS: Final[dict[str, Callable[[], Backbone]]] = {
+    "resnet18": lambda: ResNetBackbone(BasicBlock, [2, 2, 2, 2]),
+    "resnet34": lambda: ResNetBackbone(BasicBlock, [3, 4, 6, 3]),
+    "resnet50": lambda: ResNetBackbone(Bottleneck, [3, 4, 6, 3]),
+    "mobilenet_v3_large": lambda: MobileNetV3Backbone(mobilenet_v3_large()),
+    "shufflenet_v2_x1_0": lambda: ShuffleNetV2Backbone(shufflenet_v2_x1_0()),
 }
-"""Name to backbone; torchvision's own initialisation (He, fan out), drawn from torch's current seed."""
+"""Name to backbone, torchvision's own initialisation. The names are those of pcd.settings.STUDENT_NAMES.
+
+The released code has ResNet-18, ResNet-34 and MobileNetV3-Large (allo-rene/pcd@6b0ad4d); the others are ours.
+"""
 
 
-def build_student(name: str) -> ResNetBackbone:
-    """A freshly initialised backbone. Raises PCDError on an unknown name, with the nearest valid one."""
-    if name not in STUDENTS:
-        raise unknown_name("student", name, STUDENTS)
+def build_student(name: str) -> Backbone:
+    """A freshly initialised backbone, drawn from torch's current seed; never downloads.
+
+    Args:
+        name: one of STUDENTS, or `timm:` and the name of a timm model whose deepest map has stride 32.
+
+    Raises:
+        PCDError: an unknown name, with the nearest valid one, or a timm model that gives no such map.
+    """
+    check_student_name(name)
+    if name.startswith(TIMM_PREFIX):
+        return TimmBackbone(name.removeprefix(TIMM_PREFIX))
     return STUDENTS[name]()
 
 
@@ -57,8 +50,8 @@ class Student(nn.Module):
     (allo-rene/pcd@6b0ad4d). Only the backbone is exported.
     """
 
-    def __init__(self, backbone: ResNetBackbone, head: HeadLayout, attention_heads: int | None) -> None:
-        """`attention_heads`: None leaves the plug-in out."""
+    def __init__(self, backbone: Backbone, head: HeadLayout, attention_heads: int | None) -> None:
+        """`attention_heads`: None leaves the plug-in out. Raises ValueError if they do not split the channels."""
         super().__init__()
         *hidden, out = head.widths[1:]
         self.backbone = backbone

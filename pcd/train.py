@@ -1,7 +1,8 @@
 """PCD pre-training as a stage process: `python -m pcd.train SPEC`, alone or under `torchrun`.
 
 Reads `inputs.teacher` (the folder of a fetched teacher) and `inputs.data` (a folder with data.json, whose `pool` is a
-folder of unlabelled images); writes metrics.jsonl, checkpoint.pt while it runs, backbone.safetensors and result.json.
+folder of unlabelled images); writes metrics.jsonl, checkpoint.pt while it runs, and in the end backbone.safetensors,
+for ResNets backbone_detectron2.pth, MODEL_CARD.md, receptive_field.json and .png, and result.json.
 """
 
 import json
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
@@ -19,13 +21,15 @@ from torch.utils.data import DataLoader
 from pcd.checkpoint import load_checkpoint, save_checkpoint
 from pcd.distributed import any_rank, gather, mean_over_ranks, process_group, rank, world_size
 from pcd.errors import PCDError
-from pcd.export import export_backbone
+from pcd.export import DETECTRON2_RESNETS, export_backbone, export_for_detectron2
 from pcd.image_folder import list_images, pool_folder
 from pcd.images import EpochBatches, TwoViewImages, iterate
 from pcd.loss import pixel_contrastive_loss
+from pcd.model_card import write_model_card
 from pcd.optim import build_optimizer, set_learning_rate
 from pcd.precision import autocast_type
 from pcd.queue import NegativeQueue
+from pcd.receptive_field import probe_images, write_receptive_field
 from pcd.schedule import cosine_with_warmup
 from pcd.settings import PretrainSettings
 from pcd.stage import Spec, Stopped, run_stage
@@ -80,8 +84,9 @@ def pretrain(spec: Spec) -> dict[str, Any]:
                 saved_at = time.monotonic()
             if stop and done < total:
                 raise Stopped
+        _save(spec, total, student, queue, optimizer)  # so that a fault of what follows costs no training
         if spec.is_first_rank:
-            export_backbone(student.backbone, spec.out / "backbone.safetensors", {"student": settings.student})
+            _export(spec, settings, student, paths)
     entry = TEACHERS[spec.settings["teacher"]]
     return {
         "steps": total,
@@ -150,7 +155,7 @@ def _build_networks(
         raise PCDError(f"pretrain.attention_heads: {error}") from None
     queue = NegativeQueue(settings.loss.negatives, head.widths[-1], seed)
     if world_size() > 1 and device.type == "cuda":
-        student = nn.SyncBatchNorm.convert_sync_batchnorm(student)
+        student = convert_sync_batchnorm(student)  # torch's own would drop the activations in timm's BatchNorms
     student.to(device).to(memory_format=torch.channels_last)
     teacher.to(device).to(memory_format=torch.channels_last)
     return teacher, student, queue.to(device)
@@ -168,6 +173,14 @@ def _loader(
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
     )
+
+
+def _export(spec: Spec, settings: PretrainSettings, student: Student, paths: list[Path]) -> None:
+    export_backbone(student.backbone, spec.out / "backbone.safetensors", {"student": settings.student})
+    if settings.student in DETECTRON2_RESNETS:
+        export_for_detectron2(student.backbone, spec.out / "backbone_detectron2.pth")
+    figures = write_receptive_field(student, probe_images(paths, settings.views.size), spec.out)
+    write_model_card(spec, settings, figures)
 
 
 def _save(spec: Spec, done: int, student: Student, queue: NegativeQueue, optimizer: torch.optim.Optimizer) -> None:

@@ -7,7 +7,7 @@ from torchvision.transforms import v2
 
 from pcd.settings import ViewSettings
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "TwoViews"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "TwoViews", "central_view"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -26,6 +26,22 @@ class TwoViews:
         """Two (3, size, size) float tensors, normalised by ImageNet's mean and std."""
         first, second = self._pipelines
         return first(image), second(image)
+
+
+def central_view(size: int) -> v2.Compose:
+    """What frozen features are measured on: the shorter side at 256/224 of `size`, its centre cut out; no randomness.
+
+    From an RGB image to a (3, size, size) float tensor, normalised by ImageNet's mean and std.
+    """
+    return v2.Compose(
+        [
+            v2.Resize(round(size * 256 / 224)),
+            v2.CenterCrop(size),
+            v2.PILToTensor(),
+            v2.ToDtype(torch.float32, scale=True),
+            v2.Normalize(IMAGENET_MEAN, IMAGENET_STD),
+        ]
+    )
 
 
 def _pipeline(settings: ViewSettings, blur: float, solarize: float) -> v2.Compose:
