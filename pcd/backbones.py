@@ -1,18 +1,17 @@
 """The students' backbones: one contract over torchvision's and timm's networks, under those libraries' tensor names."""
 
 from abc import abstractmethod
-from collections.abc import Iterable
 from difflib import get_close_matches
 from typing import Any, Final
 
 import torch
 from torch import Tensor, nn
-from torchvision.models import MobileNetV3, ShuffleNetV2
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
 from pcd.errors import PCDError
 
-__all__ = ["Backbone", "MobileNetV3Backbone", "ResNetBackbone", "ShuffleNetV2Backbone", "TimmBackbone"]
+__all__ = ["Backbone", "TimmBackbone", "TorchvisionBackbone"]
+
+_STAGES: Final = {4: "res2", 8: "res3", 16: "res4", 32: "res5"}
 
 
 class Backbone(nn.Module):
@@ -33,58 +32,24 @@ class Backbone(nn.Module):
         return self.stages(images)["res5"]
 
 
-class ResNetBackbone(Backbone, ResNet):  # type: ignore[misc]
-    """torchvision's ResNet up to its last block; has all four stages."""
+class TorchvisionBackbone(Backbone):
+    """Parts of a torchvision network, passed in their order, under the names they have there."""
 
-    def __init__(self, block: type[BasicBlock] | type[Bottleneck], layers: list[int]) -> None:
-        super().__init__(block, layers)
-        self.fc = nn.Identity()
-        self.channels = 512 * block.expansion
+    def __init__(self, network: nn.Module, parts: tuple[str, ...], channels: int) -> None:
+        super().__init__()
+        for part in parts:
+            self.add_module(part, network.get_submodule(part))
+        self.channels = channels
 
     def stages(self, images: Tensor) -> dict[str, Tensor]:
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        maps = {}
-        for name, layer in zip(
-            ("res2", "res3", "res4", "res5"), (self.layer1, self.layer2, self.layer3, self.layer4), strict=True
-        ):
-            maps[name] = x = layer(x)
+        maps, x = {}, images
+        for part in self.children():
+            for layer in part if isinstance(part, nn.Sequential) else (part,):
+                x = layer(x)
+                stride = images.shape[-1] // x.shape[-1]
+                if stride in _STAGES:
+                    maps[_STAGES[stride]] = x
         return maps
-
-
-class MobileNetV3Backbone(Backbone):
-    """torchvision's MobileNetV3 with its last 1x1 convolution, where the released code's ends too: 960 channels (Large).
-
-    allo-rene/pcd@6b0ad4d: pcd/backbone/mobilenetv3.py with `flatten=False`.
-    """
-
-    def __init__(self, network: MobileNetV3) -> None:
-        super().__init__()
-        self.features = network.features
-        self.channels: int = self.features[-1].out_channels
-        for module in self.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                # The released code's; torchvision's 0.01 leaves the statistics of a short run near their start.
-                module.momentum = 0.1
-
-    def stages(self, images: Tensor) -> dict[str, Tensor]:
-        return _last_of_each_stride(images, self.features)
-
-
-class ShuffleNetV2Backbone(Backbone):
-    """torchvision's ShuffleNetV2 with its last 1x1 convolution, conv5: 1024 channels (1.0x).
-
-    The released code has a ShuffleNetV2 that ends there, but offers it to no student: the choice is ours.
-    """
-
-    def __init__(self, network: ShuffleNetV2) -> None:
-        super().__init__()
-        self.conv1, self.maxpool = network.conv1, network.maxpool
-        self.stage2, self.stage3, self.stage4 = network.stage2, network.stage3, network.stage4
-        self.conv5 = network.conv5
-        self.channels: int = self.conv5[0].out_channels
-
-    def stages(self, images: Tensor) -> dict[str, Tensor]:
-        return _last_of_each_stride(images, self.children())
 
 
 class TimmBackbone(Backbone):
@@ -104,26 +69,13 @@ class TimmBackbone(Backbone):
         self.channels: int = channels[-1]
         self._stages = {_STAGES[stride]: i for i, stride in enumerate(strides) if stride in _STAGES}
         self._widths: list[int] = channels
-        self.register_state_dict_post_hook(_drop_network_prefix)
-        self.register_load_state_dict_pre_hook(_add_network_prefix)
+        self.register_state_dict_post_hook(_drop_network_prefix)  # type: ignore[no-untyped-call]
+        self.register_load_state_dict_pre_hook(_add_network_prefix)  # type: ignore[no-untyped-call]
         _check_contract(self, name)
 
     def stages(self, images: Tensor) -> dict[str, Tensor]:
         maps: list[Tensor] = self.network(images)
         return {name: _channels_first(maps[i], self._widths[i]) for name, i in self._stages.items()}
-
-
-_STAGES: Final = {4: "res2", 8: "res3", 16: "res4", 32: "res5"}
-
-
-def _last_of_each_stride(images: Tensor, layers: Iterable[nn.Module]) -> dict[str, Tensor]:
-    maps, x = {}, images
-    for layer in layers:
-        x = layer(x)
-        stride = images.shape[-1] // x.shape[-1]
-        if stride in _STAGES:
-            maps[_STAGES[stride]] = x
-    return maps
 
 
 def _timm_network(name: str) -> Any:

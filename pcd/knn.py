@@ -45,7 +45,9 @@ def knn_top1(
         ValueError: no training or no test images.
     """
     if not len(features_train) or not len(features_test):
-        raise ValueError(f"{len(features_train)} training and {len(features_test)} test images; each needs at least one")
+        raise ValueError(
+            f"{len(features_train)} training and {len(features_test)} test images; each needs at least one"
+        )
     bank = F.normalize(features_train.float(), dim=1)
     classes = int(torch.maximum(labels_train.max(), labels_test.max())) + 1
     right = 0
@@ -108,7 +110,7 @@ class KnnMonitor:
         self._view, self._batch, self._workers = central_view(size), batch, workers
 
     def top1(self, backbone: nn.Module, device: torch.device, k: int = 20, temperature: float = 0.07) -> float:
-        """Per cent. The backbone, (B, 3, H, W) -> (B, C, h, w), is left in the mode it was in, its buffers untouched."""
+        """Per cent. The backbone, (B, 3, H, W) -> (B, C, h, w), is left as it was: its mode, its buffers."""
         with torch.no_grad(), evaluation_mode(backbone):
             train, test = (self._features(part, backbone, device) for part in (self.train, self.test))
         return knn_top1(*train, *test, k, temperature)

@@ -32,7 +32,8 @@ def write_model_card(spec: Spec, settings: PretrainSettings, figures: Mapping[st
     last = json.loads(spec.metrics.path.read_text().splitlines()[-1])
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), trim_blocks=True, lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined, autoescape=False, keep_trailing_newline=True,
+        undefined=jinja2.StrictUndefined, keep_trailing_newline=True,
+        autoescape=False,  # noqa: S701 (Markdown, no HTML)
     )  # fmt: skip
     card = environment.get_template("model_card.md.j2").render(
         student=settings.student,

@@ -4,27 +4,42 @@ from collections.abc import Callable
 from typing import Final
 
 from torch import Tensor, nn
-from torchvision.models import mobilenet_v3_large, shufflenet_v2_x1_0
-from torchvision.models.resnet import BasicBlock, Bottleneck
+from torchvision.models import mobilenet_v3_large, resnet18, resnet34, resnet50, shufflenet_v2_x1_0
 
 from pcd.attention import PixelAttention
-from pcd.backbones import Backbone, MobileNetV3Backbone, ResNetBackbone, ShuffleNetV2Backbone, TimmBackbone
+from pcd.backbones import Backbone, TimmBackbone, TorchvisionBackbone
 from pcd.heads import build_pixel_mlp
 from pcd.layouts import HeadLayout
 from pcd.settings import TIMM_PREFIX, check_student_name
 
 __all__ = ["STUDENTS", "Student", "build_student"]
 
+_RESNET: Final = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+_SHUFFLENET: Final = ("conv1", "maxpool", "stage2", "stage3", "stage4", "conv5")
+
+
+def _mobilenet_v3() -> Backbone:
+    network = mobilenet_v3_large()
+    for module in network.features.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.momentum = (
+                0.1  # the released code's; torchvision's 0.01 leaves a short run's statistics at their start
+            )
+    return TorchvisionBackbone(network, ("features",), channels=960)
+
+
 STUDENTS: Final[dict[str, Callable[[], Backbone]]] = {
-    "resnet18": lambda: ResNetBackbone(BasicBlock, [2, 2, 2, 2]),
-    "resnet34": lambda: ResNetBackbone(BasicBlock, [3, 4, 6, 3]),
-    "resnet50": lambda: ResNetBackbone(Bottleneck, [3, 4, 6, 3]),
-    "mobilenet_v3_large": lambda: MobileNetV3Backbone(mobilenet_v3_large()),
-    "shufflenet_v2_x1_0": lambda: ShuffleNetV2Backbone(shufflenet_v2_x1_0()),
+    "resnet18": lambda: TorchvisionBackbone(resnet18(), _RESNET, channels=512),
+    "resnet34": lambda: TorchvisionBackbone(resnet34(), _RESNET, channels=512),
+    "resnet50": lambda: TorchvisionBackbone(resnet50(), _RESNET, channels=2048),
+    "mobilenet_v3_large": _mobilenet_v3,
+    "shufflenet_v2_x1_0": lambda: TorchvisionBackbone(shufflenet_v2_x1_0(), _SHUFFLENET, channels=1024),
 }
 """Name to backbone, torchvision's own initialisation. The names are those of pcd.settings.STUDENT_NAMES.
 
-The released code has ResNet-18, ResNet-34 and MobileNetV3-Large (allo-rene/pcd@6b0ad4d); the others are ours.
+ResNet-18, ResNet-34 and MobileNetV3-Large with its last 1x1 convolution are the released code's students
+(allo-rene/pcd@6b0ad4d: pcd/student_model). Its ShuffleNetV2 also ends behind the last 1x1 convolution, but no student
+there uses it: that one and ResNet-50 are ours.
 """
 
 
