@@ -1,13 +1,16 @@
 """Settings of the data and of the fine-tuning protocols: validated once, here."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from pcd.settings import Settings, setting
 
-__all__ = ["CocoData", "DataSettings", "DataStageSettings", "FinetuneSettings", "ShapesData"]
+__all__ = ["DETECTOR_STUDENTS", "CocoData", "DataSettings", "DataStageSettings", "FinetuneSettings", "ShapesData"]
+
+DETECTOR_STUDENTS: Final = ("resnet18", "resnet34", "resnet50")
+"""The students that Detectron2 can take as its backbone so far (eval.detectron.config)."""
 
 
 class ShapesData(Settings):

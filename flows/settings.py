@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from eval.settings import DataSettings, FinetuneSettings, ShapesData
+from eval.settings import DETECTOR_STUDENTS, DataSettings, FinetuneSettings, ShapesData
 from pcd.settings import PretrainSettings, Settings, StageRuntime, setting
 from pcd.teachers.registry import TEACHERS
 
@@ -68,4 +68,13 @@ class Benchmark(Settings):
                 raise ValueError(f"{name} names one twice: {', '.join(map(str, values))}")
         if self.teacher not in TEACHERS:
             raise ValueError(f'unknown teacher "{self.teacher}"; valid: {", ".join(TEACHERS)}')
+        return self
+
+    @model_validator(mode="after")
+    def _student_fits_a_detector(self) -> "Benchmark":
+        if self.pretrain.student not in DETECTOR_STUDENTS:
+            raise ValueError(
+                f'pretrain.student "{self.pretrain.student}" can be pre-trained, but not fine-tuned as a detector yet; '
+                f"choose one of {', '.join(DETECTOR_STUDENTS)}"
+            )
         return self

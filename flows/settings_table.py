@@ -34,7 +34,7 @@ _INTRODUCTION = """\
 
 Written by `pcd settings --markdown`; a test holds the two together. The mark says where a default comes from:
 `abstract` (the abstract of arXiv 2211.00218), `code` (the authors' released code, allo-rene/pcd@6b0ad4d) or `ours`
-(neither says). A value that a profile changes counts as ours; the notes under an AP table list what its figures rest on.
+(neither says). A value that a profile changes counts as ours; the notes under an AP table list what it rests on.
 """
 
 
@@ -47,7 +47,9 @@ def as_markdown() -> str:
     parts = [_INTRODUCTION]
     for title, rows in list_settings().items():
         lines = [f"| `{r.name}` | `{r.default}` | {r.mark} | {r.meaning} |" for r in rows]
-        parts.append("\n".join([f"## {title}\n", "| setting | default | mark | meaning |", "|---|---|---|---|", *lines, ""]))
+        parts.append(
+            "\n".join([f"## {title}\n", "| setting | default | mark | meaning |", "|---|---|---|---|", *lines, ""])
+        )
     return "\n".join(parts)
 
 

@@ -2,6 +2,7 @@
 
 import io
 import warnings
+from pathlib import Path
 from typing import Final
 
 import numpy as np
@@ -10,7 +11,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.io import ImageReadMode, decode_jpeg
 
-__all__ = ["UnreadableImageError", "decode_rgb"]
+from pcd.errors import PCDError
+
+__all__ = ["UnreadableImageError", "decode_rgb", "read_rgb"]
 
 _MOST_PIXELS: Final = 2 * 89_478_485
 """Where Pillow, too, takes an image for an attack: twice 256 MB of RGB."""
@@ -39,6 +42,14 @@ def decode_rgb(data: bytearray) -> Tensor:
         return _decode_by_pillow(data)
     except (OSError, SyntaxError, ValueError, EOFError, Image.DecompressionBombError) as error:
         raise UnreadableImageError(str(error)) from None
+
+
+def read_rgb(path: Path) -> Tensor:
+    """A file as `decode_rgb` gives it. Raises PCDError if it is missing or damaged."""
+    try:
+        return decode_rgb(bytearray(path.read_bytes()))
+    except (OSError, UnreadableImageError) as error:
+        raise PCDError(f"cannot read image {path} ({error}); remove it or replace it") from None
 
 
 def _decode_by_pillow(data: bytearray) -> Tensor:

@@ -19,7 +19,15 @@ from pcd.random_streams import view_stream
 from pcd.settings import ViewSettings
 from pcd.views import cut_view, draw_flip, draw_window
 
-__all__ = ["Crops", "EpochBatches", "TwoViewBatch", "TwoViewImages", "batch_from_plain", "first_samples_hash", "iterate"]
+__all__ = [
+    "Crops",
+    "EpochBatches",
+    "TwoViewBatch",
+    "TwoViewImages",
+    "batch_from_plain",
+    "first_samples_hash",
+    "iterate",
+]
 
 _Batch = TypeVar("_Batch")
 

@@ -1,7 +1,7 @@
 """Compute a captured step again and say where its first number that is not finite appears."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from pcd.checkpoint import load_checkpoint
 from pcd.errors import PCDError
 from pcd.images import batch_from_plain
+from pcd.networks import build_networks
 from pcd.settings import PretrainSettings
-from pcd.train import build_student_and_teacher
 from pcd.training_loss import training_loss, views_of
 
 __all__ = ["Replay", "replay"]
@@ -49,7 +49,7 @@ def replay(path: Path, precision: Literal["as captured", "fp32", "bf16", "fp16"]
     if captured is None or "parts" not in captured:
         raise PCDError(f"{path} is no captured step; the pre-training names the file when it stops")
     settings = PretrainSettings.model_validate(captured["settings"]["pretrain"])
-    teacher, student = build_student_and_teacher(
+    teacher, student = build_networks(
         Path(captured["teacher"]), captured["settings"]["teacher"], settings, captured["settings"]["seed"]
     )
     student.load_state_dict(captured["student"])
@@ -61,7 +61,7 @@ def replay(path: Path, precision: Literal["as captured", "fp32", "bf16", "fp16"]
     with _watched(student, broken):
         for plain in captured["parts"]:
             views = views_of(batch_from_plain(plain), torch.device("cpu"))
-            with torch.autocast("cpu", _TYPES[used]) if _TYPES[used] else nullcontext():
+            with torch.autocast("cpu", _TYPES[used], enabled=used != "fp32"):
                 part, _ = training_loss(student, teacher, captured["negatives"], *views, settings.loss)
             (part * scale / len(captured["parts"])).backward()
             loss += part.detach() / len(captured["parts"])

@@ -37,7 +37,7 @@ def plan_steps(settings: PretrainSettings, images: int, ranks: int) -> StepPlan:
     total = round(settings.epochs * per_epoch)
     if total == 0:
         raise PCDError(
-            f"{settings.epochs:g} epochs over {images} images are no whole step of {batch} images; raise pretrain.epochs"
+            f"{settings.epochs:g} epochs over {images} images are no whole step of {batch}; raise pretrain.epochs"
         )
     return StepPlan(
         total=total,

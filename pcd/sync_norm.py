@@ -72,7 +72,8 @@ def synchronise_norms(model: nn.Module, device: torch.device) -> nn.Module:
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
             if type(module) is not nn.BatchNorm2d:
                 raise PCDError(
-                    f"several CPU processes cannot synchronise {name} ({type(module).__name__}); set runtime.processes to 1"
+                    f"several CPU processes cannot synchronise {name} ({type(module).__name__}); "
+                    "set runtime.processes to 1"
                 )
             parent, _, attribute = name.rpartition(".")
             setattr(model.get_submodule(parent), attribute, _spanning(module))

@@ -5,36 +5,34 @@ folder of unlabelled images); writes metrics.jsonl, checkpoints while it runs, t
 card, the picture of its receptive field, and result.json.
 """
 
-import json
 import sys
 import time
-from collections.abc import Iterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
-from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
 from pcd.distributed import any_rank, gather, mean_over_ranks, process_group, rank, world_size
-from pcd.errors import PCDError
+from pcd.export import DETECTRON2_RESNETS, export_backbone, export_for_detectron2
 from pcd.finite_guard import StepGuard
-from pcd.grid import fit_grid
 from pcd.image_sources import ImageSource, open_pool
 from pcd.images import EpochBatches, TwoViewBatch, TwoViewImages, first_samples_hash, iterate
+from pcd.model_card import write_model_card
 from pcd.optim import build_optimizer, set_learning_rate
 from pcd.precision import autocast_type
 from pcd.queue import NegativeQueue
+from pcd.receptive_field import probe_images, write_receptive_field
 from pcd.schedule import cosine_with_warmup
 from pcd.settings import PretrainSettings
 from pcd.stage import Spec, Stopped, run_stage
 from pcd.step_plan import StepPlan, plan_steps
-from pcd.students import Student, build_student
+from pcd.students import Student
 from pcd.sync_norm import synchronise_norms
-from pcd.teachers import TEACHERS, Teacher, load_teacher
+from pcd.teachers import TEACHERS
 from pcd.training_loss import training_loss, views_of
 from pcd.training_state import TrainingState
 from pcd.unreadable import UnreadableImages
@@ -50,8 +48,16 @@ def pretrain(spec: Spec) -> dict[str, Any]:
     with process_group(spec.runtime["device"]) as device:
         source = open_pool(spec.inputs["data"])
         plan = plan_steps(settings, len(source), world_size())
-        teacher, student, queue = _build_networks(spec, settings, seed, device)
+        teacher, student = build_networks(spec.inputs["teacher"], spec.settings["teacher"], settings, seed)
+        queue = NegativeQueue(settings.loss.negatives, TEACHERS[spec.settings["teacher"]].head.widths[-1], seed)
         half = autocast_type(settings.precision, device)
+        hasten(teacher, half)
+        if world_size() > 1:
+            synchronise_norms(student, device)
+        for network in (student, teacher, queue):
+            network.to(device)
+        for network in (student, teacher):
+            network.to(memory_format=torch.channels_last)
         optimizer = build_optimizer(student, settings.optimizer)
         scaler = torch.amp.GradScaler(device.type, enabled=half is torch.float16)
         state = TrainingState(student, queue, optimizer, scaler)
@@ -77,15 +83,14 @@ def pretrain(spec: Spec) -> dict[str, Any]:
             learning_rate = cosine_with_warmup(step, plan.total, plan.warmup, plan.peak_learning_rate)
             set_learning_rate(optimizer, learning_rate)
             optimizer.zero_grad(set_to_none=True)
-            loss, negatives = 0.0, []
+            loss, negatives = torch.zeros((), device=device), []
             for part in parts:
                 views = views_of(part, device)
-                ranks_meet = part is parts[-1] or world_size() == 1
-                with nullcontext() if ranks_meet else replica.no_sync():
-                    with torch.autocast(device.type, half) if half else nullcontext():
+                with _ranks_meet(replica, part is parts[-1]):
+                    with torch.autocast(device.type, half, enabled=half is not None):
                         part_loss, vectors = training_loss(replica, teacher, queue.negatives, *views, settings.loss)
                     scaler.scale(part_loss / len(parts)).backward()
-                loss = loss + part_loss.detach() / len(parts)
+                loss += part_loss.detach() / len(parts)
                 negatives.append(gather(vectors))  # in the order of the global batch
             scaler.unscale_(optimizer)
             gradient_norm = guard.check(step, loss, parts)
@@ -109,13 +114,14 @@ def pretrain(spec: Spec) -> dict[str, Any]:
                 spec.runtime["checkpoint_steps"] and done % spec.runtime["checkpoint_steps"] == 0
             )
             stop, save = any_rank([spec.stop_requested, bool(is_due)], device)
-            if stop or save:
+            if (stop or save) and done < plan.total:
                 state.save(spec, done, notes)
                 saved_at = clock()
-            if stop and done < plan.total:
-                raise Stopped
+                if stop:
+                    raise Stopped
+        state.save(spec, plan.total, notes)  # so that a fault of what follows costs no training
         if spec.is_first_rank:
-            export_backbone(student.backbone, spec.out / "backbone.safetensors", {"student": settings.student})
+            _export(spec, settings, student, source)
     entry = TEACHERS[spec.settings["teacher"]]
     return notes | {
         "steps": plan.total,
@@ -127,38 +133,6 @@ def pretrain(spec: Spec) -> dict[str, Any]:
     }
 
 
-def _build_networks(
-    spec: Spec, settings: PretrainSettings, seed: int, device: torch.device
-) -> tuple[Teacher, Student, NegativeQueue]:
-    """Raises PCDError if the teacher's map cannot be brought to the student's grid."""
-    name: str = spec.settings["teacher"]
-    teacher = load_teacher(name, teacher_file(spec.inputs["teacher"]), keep_last_norm=settings.adaptor_keeps_last_norm)
-    torch.manual_seed(seed)  # the student's start is the seed's on every rank
-    head = TEACHERS[name].head
-    backbone = build_student(settings.student)
-    try:
-        student = Student(backbone, head, settings.attention_heads if settings.attention else None)
-    except ValueError as error:
-        raise PCDError(f"pretrain.attention_heads: {error}") from None
-    _check_that_maps_fit(student, teacher, settings.views.size)
-    queue = NegativeQueue(settings.loss.negatives, head.widths[-1], seed)
-    if world_size() > 1:
-        synchronise_norms(student, device)
-    for network in (student, teacher):
-        network.to(device).to(memory_format=torch.channels_last)
-    return teacher, student, queue.to(device)
-
-
-@torch.no_grad()
-def _check_that_maps_fit(student: Student, teacher: Teacher, size: int) -> None:
-    image = torch.zeros(1, 3, size, size)
-    student.eval()
-    maps = student(image)
-    aims = fit_grid(teacher(image), *maps.shape[2:])
-    if maps.shape != aims.shape:
-        raise PCDError(f"the student's map {tuple(maps.shape)} does not fit the teacher's {tuple(aims.shape)}")
-
-
 def _replicate(student: Student, spec: Spec) -> nn.Module:
     if spec.runtime["compile"]:
         student.compile()
@@ -166,6 +140,11 @@ def _replicate(student: Student, spec: Spec) -> nn.Module:
         return student
     # Two forward passes before one backward: buffers must not be broadcast in between.
     return DistributedDataParallel(student, broadcast_buffers=False)
+
+
+def _ranks_meet(replica: nn.Module, now: bool) -> AbstractContextManager[None]:
+    """Gradients are summed over the ranks once a step, in the backward pass of its last part."""
+    return replica.no_sync() if isinstance(replica, DistributedDataParallel) and not now else nullcontext()
 
 
 def _loader(
@@ -183,6 +162,14 @@ def _loader(
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # the loader draws a seed for its workers: not from the run's random state
     )
+
+
+def _export(spec: Spec, settings: PretrainSettings, student: Student, source: ImageSource) -> None:
+    export_backbone(student.backbone, spec.out / "backbone.safetensors", {"student": settings.student})
+    if settings.student in DETECTRON2_RESNETS:
+        export_for_detectron2(student.backbone, spec.out / "backbone_detectron2.pth")
+    figures = write_receptive_field(student, probe_images(source, settings.views.size), spec.out)
+    write_model_card(spec, settings, figures)
 
 
 if __name__ == "__main__":

@@ -5,9 +5,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from pcd.alignment import Geometry
 from pcd.distributed import sum_over_ranks
 from pcd.grid import fit_grid
-from pcd.alignment import Geometry
 from pcd.images import TwoViewBatch
 from pcd.pairing import paired_loss
 from pcd.photometric import photometric

@@ -1,15 +1,17 @@
-"""Where a view lies in its image: a crop as torchvision's RandomResizedCrop draws it, flipped or not."""
+"""Where a view lies in its image: a crop as torchvision's RandomResizedCrop draws it, flipped or not; or the centre."""
 
 import math
 from typing import Final, NamedTuple
 
 import numpy as np
+import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torchvision.transforms import v2
 
 from pcd.settings import ViewSettings
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Window", "cut_view", "draw_flip", "draw_window"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Window", "central_view", "cut_view", "draw_flip", "draw_window"]
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
@@ -63,3 +65,15 @@ def cut_view(image: Tensor, window: Window, flipped: bool, size: int) -> Tensor:
     crop = image[None, :, top : top + height, left : left + width]
     view = F.interpolate(crop, size=(size, size), mode="bilinear", antialias=True)[0]
     return (view.flip(-1) if flipped else view).contiguous()
+
+
+def central_view(image: Tensor, size: int) -> Tensor:
+    """What frozen features are measured on: the shorter side at 256/224 of `size`, its centre cut out; no randomness.
+
+    (3, H, W) uint8 to (3, size, size) floats, normalised by ImageNet's mean and std.
+    """
+    resized = v2.functional.resize(image, [round(size * 256 / 224)], antialias=True)
+    cut = v2.functional.center_crop(resized, [size, size])
+    scaled = v2.functional.to_dtype(cut, torch.float32, scale=True)
+    view: Tensor = v2.functional.normalize(scaled, list(IMAGENET_MEAN), list(IMAGENET_STD))
+    return view
