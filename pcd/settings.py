@@ -63,8 +63,14 @@ class ViewSettings(Settings):
 class LossSettings(Settings):
     temperature: float = setting(0.2, "temperature of the contrast", "code", gt=0)
     negatives: int = setting(65536, "length of the queue of negatives", "code", ge=1)
-    pairing: Literal["crossed", "same"] = setting(
-        "crossed", "which teacher view a student view meets: the other one (crossed) or itself (same)", "code"
+    pairing: Literal["crossed", "same", "aligned"] = setting(
+        "crossed",
+        "which teacher view a student view meets: the other one at the same grid position (crossed) or at the same "
+        "place of the image (aligned), or itself (same)",
+        "code",
+    )
+    backend: Literal["auto", "attention", "chunks", "reference"] = setting(
+        "auto", "how the loss is summed over the negatives; it changes the rounding only", "ours"
     )
 
 
