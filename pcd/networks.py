@@ -13,10 +13,10 @@ from pcd.settings import PretrainSettings
 from pcd.students import Student, build_student
 from pcd.teachers import TEACHERS, Teacher, load_teacher
 
-__all__ = ["build_networks", "hasten"]
+__all__ = ["build_pair", "hasten"]
 
 
-def build_networks(folder: Path, name: str, settings: PretrainSettings, seed: int) -> tuple[Teacher, Student]:
+def build_pair(folder: Path, name: str, settings: PretrainSettings, seed: int) -> tuple[Teacher, Student]:
     """Both on the CPU, in fp32.
 
     Args:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pcd.checkpoint import load_checkpoint
 from pcd.errors import PCDError
 from pcd.images import batch_from_plain
-from pcd.networks import build_networks
+from pcd.networks import build_pair
 from pcd.settings import PretrainSettings
 from pcd.training_loss import training_loss, views_of
 
@@ -49,7 +49,7 @@ def replay(path: Path, precision: Literal["as captured", "fp32", "bf16", "fp16"]
     if captured is None or "parts" not in captured:
         raise PCDError(f"{path} is no captured step; the pre-training names the file when it stops")
     settings = PretrainSettings.model_validate(captured["settings"]["pretrain"])
-    teacher, student = build_networks(
+    teacher, student = build_pair(
         Path(captured["teacher"]), captured["settings"]["teacher"], settings, captured["settings"]["seed"]
     )
     student.load_state_dict(captured["student"])

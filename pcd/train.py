@@ -25,7 +25,7 @@ from pcd.images import EpochBatches, TwoViewBatch, TwoViewImages, first_samples_
 from pcd.knn import KnnMonitor
 from pcd.loss_backends import choose_backend
 from pcd.model_card import write_model_card
-from pcd.networks import build_networks, hasten
+from pcd.networks import build_pair, hasten
 from pcd.optim import build_optimizer, set_learning_rate
 from pcd.precision import autocast_type
 from pcd.queue import NegativeQueue
@@ -52,7 +52,7 @@ def pretrain(spec: Spec) -> dict[str, Any]:
     with process_group(spec.runtime["device"]) as device:
         source = open_pool(spec.inputs["data"])
         plan = plan_steps(settings, len(source), world_size())
-        teacher, student = build_networks(spec.inputs["teacher"], spec.settings["teacher"], settings, seed)
+        teacher, student = build_pair(spec.inputs["teacher"], spec.settings["teacher"], settings, seed)
         queue = NegativeQueue(settings.loss.negatives, TEACHERS[spec.settings["teacher"]].head.widths[-1], seed)
         half = autocast_type(settings.precision, device)
         hasten(teacher, half)
