@@ -87,10 +87,7 @@ def _timm_network(name: str) -> Any:
         nearest = get_close_matches(name.partition(".")[0], names, n=1, cutoff=0.5)
         hint = f'did you mean "timm:{nearest[0]}"?' if nearest else "there is none like it;"
         raise PCDError(f'unknown student "timm:{name}": {hint} timm.list_models() lists all')
-    try:
-        return timm.create_model(name, pretrained=False, features_only=True)
-    except Exception as error:  # each of timm's families refuses in its own way
-        raise _unusable(name, f"timm gives no feature maps of it ({_first_line(error)})") from None
+    return timm.create_model(name, pretrained=False, features_only=True)
 
 
 def _check_contract(backbone: TimmBackbone, name: str) -> None:

@@ -17,6 +17,7 @@ from pcd.views import IMAGENET_MEAN, IMAGENET_STD
 __all__ = ["loading_lines", "write_model_card"]
 
 _PACKAGES: Final = ("pcd-benchmark", "torch", "torchvision", "timm", "safetensors")
+_ZOO: Final = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
 _LOAD: Final = 'model.load_state_dict(load_file("backbone.safetensors"))'
 
 
@@ -59,7 +60,10 @@ def loading_lines(student: str) -> dict[str, tuple[str, str]]:
     lines = {"torchvision": ("import torch, torchvision\nfrom safetensors.torch import load_file", f"{build}; {_LOAD}")}
     if student in DETECTRON2_RESNETS:
         lines["timm"] = _timm_line(student, "num_classes=0")
-        lines["Detectron2"] = ("from detectron2.config import get_cfg\n\ncfg = get_cfg()", _detectron2_line(student))
+        lines["Detectron2"] = (
+            f'from detectron2 import model_zoo\n\ncfg = model_zoo.get_config("{_ZOO}")',
+            _detectron2_line(student),
+        )
     return lines
 
 

@@ -158,10 +158,26 @@ def test_mlflow_keeps_figures_tables_settings_and_environment(finished: Home) ->
 
 def test_mlflow_keeps_the_exported_backbone_and_the_spec(finished: Home, tmp_path: Path) -> None:
     run = finished.run("pretrain:pcd.seed0")
-    assert {"backbone.safetensors", "spec.json", "result.json", "log.txt"} <= finished.artifacts(run)
+    assert finished.artifacts(run) == {
+        *("backbone.safetensors", "MODEL_CARD.md", "receptive_field.png", "receptive_field.json", "metrics.jsonl"),
+        *("spec.json", "result.json", "manifest.json", "log.txt"),
+    }
     path = finished.mlflow.download_artifacts(run.info.run_id, "backbone.safetensors", str(tmp_path))
     with safe_open(path, framework="pt") as file:
         assert "layer4.1.bn2.running_var" in file.keys()  # noqa: SIM118
+
+
+def test_the_backbone_is_exported_with_a_card_that_knows_its_teacher_and_data(finished: Home, tmp_path: Path) -> None:
+    done = finished.pcd("export", "smoke", "--to", str(tmp_path / "to"))
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "to").iterdir()} == {
+        *("MODEL_CARD.md", "backbone.safetensors", "backbone_detectron2.pth"),
+        *("receptive_field.png", "receptive_field.json"),
+    }
+    card = (tmp_path / "to" / "MODEL_CARD.md").read_text()
+    for kind, key in (("teacher", "sha256"), ("data", "fingerprint")):
+        (result,) = (finished.path / "store" / kind).glob("[!.]*/result.json")
+        assert json.loads(result.read_text())[key] in card
 
 
 def test_mlflow_knows_the_data_sets_as_inputs(finished: Home) -> None:

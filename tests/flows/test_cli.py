@@ -33,6 +33,7 @@ def test_help_answers_without_importing_what_is_slow() -> None:
         (["plan", "demo", "--set", "pretrain.epocs=1"], "did you mean pretrain.epochs?"),
         (["run", "paper"], "instances_train2017.json does not exist; set data.* to where your data lies"),
         (["report"], "error: no finished benchmark here; run one: pcd run demo"),
+        (["export", "--to", "out"], "error: no finished benchmark here; run one: pcd run demo"),
         (["ui"], "does not exist; run a benchmark first"),
     ],
 )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.plan import flat_settings, make_plan
+from flows.plan import make_plan
 from flows.profiles import load_profile
 from pcd.errors import PCDError
 
@@ -86,7 +86,7 @@ def test_a_plan_imports_neither_torch_nor_a_server() -> None:
     code = (
         "import sys; from flows.plan import make_plan; from flows.profiles import load_profile; "
         "make_plan(load_profile('demo')); "
-        "print([m for m in ('torch', 'mlflow', 'prefect', 'detectron2', 'pandas') if m in sys.modules])"
+        "print([m for m in ('torch', 'timm', 'mlflow', 'prefect', 'detectron2', 'pandas') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -95,11 +95,6 @@ def test_a_plan_imports_neither_torch_nor_a_server() -> None:
 def test_missing_data_of_the_users_own_are_named_before_anything_runs() -> None:
     with pytest.raises(PCDError, match=r"instances_train2017\.json does not exist"):
         make_plan(load_profile("paper"))
-
-
-def test_a_default_bears_its_mark_and_a_changed_value_is_ours() -> None:
-    marks = {name: mark for name, (_, mark) in flat_settings(load_profile("demo").pretrain).items()}
-    assert (marks["student"], marks["loss.temperature"], marks["epochs"]) == ("abstract", "code", "ours")
 
 
 def test_the_notes_under_the_table_name_the_teachers_licence() -> None:

@@ -42,6 +42,18 @@ def test_a_protocol_is_overridden_by_its_name() -> None:
         ("demo", ["arms=[pdc]"], "arms.0: input should be 'pcd' or 'random', got 'pdc'"),
         ("demo", ["seeds=[1, 1]"], "seeds names one twice: 1, 1"),
         ("demo", ["teacher=dmeo"], 'unknown teacher "dmeo"; valid: demo'),
+        (
+            "demo",
+            ["pretrain.student=resnet81"],
+            'pretrain.student: unknown student "resnet81": did you mean "resnet18"?',
+        ),
+        (
+            "demo",
+            ["pretrain.student=mobilenet_v3_large"],
+            'pretrain.student "mobilenet_v3_large" can be pre-trained, but not fine-tuned as a detector yet; '
+            "choose one of resnet18, resnet34, resnet50",
+        ),
+        ("demo", ["pretrain.student=timm:convnext_atto"], '"timm:convnext_atto" can be pre-trained, but not'),
         ("demo", ["pretrain.optimizer.warmup_epochs=9"], "warm-up takes 9 of 2 epochs"),
         ("demo", ["protocols.shapes_fpn.warmup_iterations=5000"], "warm-up takes 5000"),
         ("demo", ["epochs"], '"epochs" sets nothing; write SETTING=VALUE'),

@@ -69,3 +69,8 @@ def test_map_that_is_not_square_keeps_rows_and_columns_apart() -> None:
 def test_channels_that_do_not_split_raise_value_error(channels: int, heads: int) -> None:
     with pytest.raises(ValueError, match=str(channels)):
         PixelAttention(channels, heads)
+
+
+def test_heads_that_do_not_split_the_channels_are_answered_with_those_that_do() -> None:
+    with pytest.raises(ValueError, match=r"24 channels do not split into 5 heads; valid: 1, 2, 3, 4, 6$"):
+        PixelAttention(24, 5)

@@ -5,7 +5,8 @@ import pytest
 from pydantic import ValidationError
 from pydantic.fields import FieldInfo
 
-from pcd.settings import Mark, PretrainSettings, Settings
+from pcd.errors import PCDError
+from pcd.settings import STUDENT_NAMES, Mark, PretrainSettings, Settings, check_student_name, flat_settings
 from pcd.teachers.train_demo import DemoTeacherSettings
 
 
@@ -133,3 +134,31 @@ def test_settings_are_frozen() -> None:
 @pytest.mark.parametrize("model", [PretrainSettings, DemoTeacherSettings])
 def test_settings_survive_their_own_json(model: type[Settings]) -> None:
     assert model.model_validate_json(model().model_dump_json()) == model()
+
+
+@pytest.mark.parametrize("name", [*STUDENT_NAMES, "timm:convnext_atto"])
+def test_a_students_name_is_accepted(name: str) -> None:
+    assert PretrainSettings(student=name).student == name
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("resnet81", 'unknown student "resnet81": did you mean "resnet18"?'),
+        ("mobilenetv3_large", 'did you mean "mobilenet_v3_large"?'),
+        ("timm:", 'unknown student "timm:"'),
+        ("", 'unknown student ""'),
+    ],
+)
+def test_a_misspelt_student_is_answered_with_the_nearest(name: str, told: str) -> None:
+    with pytest.raises(PCDError) as caught:
+        check_student_name(name)
+    assert told in str(caught.value)
+    with pytest.raises(ValidationError) as refused:
+        PretrainSettings(student=name)
+    assert told in str(refused.value)
+
+
+def test_a_default_bears_its_mark_and_a_changed_value_is_ours() -> None:
+    marks = {name: mark for name, (_, mark) in flat_settings(PretrainSettings(epochs=20)).items()}
+    assert (marks["student"], marks["loss.temperature"], marks["epochs"]) == ("abstract", "code", "ours")

@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 import torch
-from pydantic import ValidationError
 
 from pcd.errors import PCDError
 from pcd.export import load_backbone
@@ -107,8 +106,38 @@ def test_run_follows_the_schedule_scaled_by_the_global_batch(finished: Finished)
     )
 
 
-def test_run_leaves_the_backbone_and_its_metrics(finished: Finished) -> None:
-    assert {path.name for path in finished[0].iterdir()} >= {"backbone.safetensors", "metrics.jsonl"}
+def test_run_leaves_the_backbone_what_explains_it_and_its_metrics(finished: Finished) -> None:
+    assert {path.name for path in finished[0].iterdir()} == {
+        *("backbone.safetensors", "backbone_detectron2.pth", "MODEL_CARD.md"),
+        *("receptive_field.json", "receptive_field.png", "metrics.jsonl", "checkpoint.pt"),
+    }
+
+
+def test_the_card_has_the_last_loss_and_the_receptive_field(finished: Finished) -> None:
+    card = (finished[0] / "MODEL_CARD.md").read_text()
+    sides = json.loads((finished[0] / "receptive_field.json").read_text())
+    assert f"| final loss | {_metrics(finished[0])[-1]['loss']:.4g} |" in card
+    assert f"| receptive field/with attention, 95% | {sides['with_attention']['side_95'] / 32:.4g} |" in card
+
+
+@pytest.mark.parametrize("student", ["mobilenet_v3_large", "shufflenet_v2_x1_0", "timm:test_resnet"])
+def test_another_student_is_trained_and_exported(pretraining: Callable[..., Spec], student: str) -> None:
+    spec = pretraining(student=student, epochs=1, optimizer={"warmup_epochs": 0})
+    assert pretrain(spec)["steps"] == 3
+    assert load_backbone(spec.out / "backbone.safetensors").keys() == build_student(student).state_dict().keys()
+    assert not (spec.out / "backbone_detectron2.pth").exists()
+
+
+def test_a_fault_in_the_export_costs_no_training(pretraining: Callable[..., Spec], finished: Finished) -> None:
+    spec = pretraining()
+    (spec.out / "receptive_field.json").mkdir()
+    with pytest.raises(OSError):
+        pretrain(spec)
+    (spec.out / "receptive_field.json").rmdir()
+    spec.settings["pretrain"] = TINY | {"views": {"size": 32, "min_scale": 1.0}}  # a step would now give other weights
+    pretrain(spec)
+    assert [line["step"] for line in _metrics(spec.out)] == list(range(1, 7))
+    assert _backbones_equal(finished[0], spec.out)
 
 
 def test_backbone_is_finite(finished: Finished) -> None:
@@ -150,8 +179,8 @@ def test_attention_heads_that_do_not_split_the_channels_are_the_users_error(pret
 
 
 def test_unknown_student_is_the_users_error(pretraining: Callable[..., Spec]) -> None:
-    with pytest.raises(ValidationError, match='unknown student "resnet81"'):
-        pretrain(pretraining(student="resnet81"))
+    with pytest.raises(PCDError, match='unknown student "timm:resnet81"'):
+        pretrain(pretraining(student="timm:resnet81"))
 
 
 def test_damaged_checkpoint_is_the_users_error(pretraining: Callable[..., Spec]) -> None:

@@ -5,7 +5,7 @@ from PIL import Image
 from torch import Tensor
 
 from pcd.settings import ViewSettings
-from pcd.views import IMAGENET_MEAN, IMAGENET_STD, TwoViews
+from pcd.views import IMAGENET_MEAN, IMAGENET_STD, TwoViews, central_view
 
 PLAIN = ViewSettings(
     size=64, min_scale=1.0, jitter_probability=0, grayscale_probability=0,
@@ -97,3 +97,20 @@ def test_views_are_normalised_by_imagenets_statistics() -> None:
     view, _ = TwoViews(PLAIN)(_flat(0))
     expected = torch.tensor([-m / s for m, s in zip((0.485, 0.456, 0.406), (0.229, 0.224, 0.225), strict=True)])
     torch.testing.assert_close(view.mean(dim=(1, 2)), expected)
+
+
+@pytest.mark.parametrize("shape", [(200, 50), (50, 200), (10, 10), (64, 64)], ids=str)
+def test_central_view_is_a_square_of_any_image(shape: tuple[int, int]) -> None:
+    assert central_view(64)(Image.new("RGB", shape)).shape == (3, 64, 64)
+
+
+def test_central_view_cuts_the_centre_at_256_to_224() -> None:
+    pixels = np.zeros((256, 256, 3), dtype=np.uint8)
+    pixels[16:240, 16:240] = 255
+    assert torch.allclose(_pixels(central_view(224)(Image.fromarray(pixels))), torch.ones(3, 224, 224))
+
+
+def test_central_view_draws_nothing() -> None:
+    state = torch.get_rng_state()
+    assert torch.equal(central_view(64)(_noise()), central_view(64)(_noise()))
+    assert torch.equal(torch.get_rng_state(), state)

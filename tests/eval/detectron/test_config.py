@@ -7,8 +7,9 @@ import pytest
 import torch
 from detectron2.layers import FrozenBatchNorm2d
 
-from eval.settings import FinetuneSettings
+from eval.settings import DETECTOR_STUDENTS, FinetuneSettings
 from eval.shapes import CLASS_NAMES
+from pcd.export import DETECTRON2_RESNETS
 from pcd.views import IMAGENET_MEAN, IMAGENET_STD
 
 
@@ -91,11 +92,15 @@ def test_image_sizes_are_those_of_the_settings(new_config: Callable[..., Any]) -
     assert (cfg.INPUT.MIN_SIZE_TEST, cfg.INPUT.MAX_SIZE_TRAIN, cfg.INPUT.MAX_SIZE_TEST) == (80, 128, 128)
 
 
-@pytest.mark.parametrize(("student", "blocks"), [("resnet18", 2), ("resnet34", 6)])
+@pytest.mark.parametrize(("student", "blocks"), [("resnet18", 2), ("resnet34", 6), ("resnet50", 6)])
 def test_the_backbone_is_as_deep_as_the_student(
     student: str, blocks: int, new_config: Callable[..., Any], new_detector: Callable[..., Any]
 ) -> None:
     assert len(new_detector(new_config(student)).backbone.bottom_up.res4) == blocks
+
+
+def test_every_student_that_settings_allow_has_a_detector() -> None:
+    assert tuple(DETECTRON2_RESNETS) == DETECTOR_STUDENTS
 
 
 def test_one_seed_initialises_one_detector(cfg: Any, new_detector: Callable[..., Any]) -> None:

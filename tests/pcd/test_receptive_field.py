@@ -1,0 +1,159 @@
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor, nn
+
+from pcd.layouts import HeadLayout
+from pcd.receptive_field import effective_receptive_field, probe_images, side_holding, write_receptive_field
+from pcd.students import Student, build_student
+
+HEAD = HeadLayout(widths=(192, 24, 12), bias=False, norm=True, last_norm="plain")
+
+
+def _convolutions(count: int, kernel: int = 3) -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for i in range(count):
+        layers += [nn.Conv2d(3 if i == 0 else 8, 8, kernel, padding=kernel // 2), nn.ReLU()]
+    return nn.Sequential(*layers)
+
+
+def _one_pixel(size: int, row: int, column: int) -> Tensor:
+    field = torch.zeros(size, size)
+    field[row, column] = 1
+    return field
+
+
+def test_a_one_by_one_convolution_sees_one_pixel() -> None:
+    field = effective_receptive_field(nn.Conv2d(3, 4, 1), torch.randn(2, 3, 9, 9))
+    torch.testing.assert_close(field, _one_pixel(9, 4, 4))
+
+
+def test_a_linear_filter_sees_the_absolute_sum_of_its_weights() -> None:
+    layer = nn.Conv2d(3, 4, 3, padding=1)
+    field = effective_receptive_field(layer, torch.randn(5, 3, 7, 7))
+    expected = layer.weight.detach().sum(dim=0).abs().sum(dim=0)  # over channels, then colours
+    torch.testing.assert_close(field[2:5, 2:5], expected / expected.sum())
+
+
+@pytest.mark.parametrize(("count", "kernel"), [(1, 3), (2, 3), (4, 3), (2, 5)])
+def test_a_stack_of_convolutions_stays_inside_its_theoretical_field(count: int, kernel: int) -> None:
+    reach = count * (kernel // 2)
+    field = effective_receptive_field(_convolutions(count, kernel), torch.randn(4, 3, 31, 31))
+    inside = field[15 - reach : 16 + reach, 15 - reach : 16 + reach]
+    assert inside.sum() == pytest.approx(1)
+    assert field.count_nonzero() == inside.count_nonzero()
+    assert side_holding(1.0, field) == 2 * reach + 1
+
+
+def test_a_stack_of_convolutions_holds_most_of_it_well_inside() -> None:
+    # Luo et al.: the field is about a Gaussian, whose width grows with the root of the depth.
+    field = effective_receptive_field(_convolutions(12), torch.randn(8, 3, 41, 41))
+    assert side_holding(1.0, field) == 25
+    assert side_holding(0.5, field) < 13
+
+
+def test_it_is_the_mean_over_the_images() -> None:
+    network, images = _convolutions(3), torch.randn(2, 3, 9, 9)
+
+    def raw(image: Tensor) -> Tensor:
+        image = image.clone().requires_grad_()
+        network(image)[..., 4, 4].sum().backward()
+        assert image.grad is not None
+        return image.grad.abs().sum(dim=(0, 1))
+
+    both = raw(images[:1]) + raw(images[1:])
+    torch.testing.assert_close(effective_receptive_field(network, images), both / both.sum())
+
+
+def test_a_network_that_nothing_moves_has_no_field() -> None:
+    assert effective_receptive_field(lambda x: 0 * x, torch.randn(1, 3, 5, 5)).sum() == 0
+
+
+@pytest.mark.parametrize(("share", "side"), [(0.3, 1), (0.6, 3), (0.999, 5)])
+def test_the_side_holds_its_share(share: float, side: int) -> None:
+    field = torch.full((9, 9), 0.0)
+    field[2:7, 2:7] = 0.1 / 16
+    field[3:6, 3:6] = 0.5 / 8
+    field[4, 4] = 0.4
+    assert side_holding(share, field) == side
+
+
+def test_the_side_of_an_even_field_is_counted_from_between_its_pixels() -> None:
+    field = torch.zeros(8, 8)
+    field[3:5, 3:5] = 0.25
+    assert side_holding(0.95, field) == 2
+
+
+# ---- of a student
+
+
+def _student(attention_heads: int | None = 8) -> Student:
+    torch.manual_seed(3)
+    return Student(build_student("resnet18"), HEAD, attention_heads)
+
+
+@pytest.fixture
+def images() -> Tensor:
+    return torch.randn(2, 3, 96, 96)
+
+
+def test_sleeping_attention_changes_nothing(tmp_path: Path, images: Tensor) -> None:
+    figures = write_receptive_field(_student(), images, tmp_path)
+    for share in ("50%", "95%"):
+        assert figures[f"receptive field/with attention, {share}"] == figures[f"receptive field/backbone, {share}"]
+
+
+def test_attention_that_is_awake_widens_the_field() -> None:
+    student = _student().eval()
+    images = torch.randn(2, 3, 224, 224)
+    nn.init.normal_(student.attention.get_parameter("project.weight"), std=1.0)
+    alone = effective_receptive_field(student.backbone, images)
+    wide = effective_receptive_field(lambda x: student.attention(student.backbone(x)), images)
+    assert side_holding(0.95, wide) > side_holding(0.95, alone)
+
+
+def test_figures_are_shares_of_the_image_and_the_file_has_pixels(tmp_path: Path, images: Tensor) -> None:
+    figures = write_receptive_field(_student(), images, tmp_path)
+    record = json.loads((tmp_path / "receptive_field.json").read_text())
+    assert (record["images"], record["image_size"]) == (2, [96, 96])
+    for name in ("backbone", "with attention"):
+        sides = record[name.replace(" ", "_")]
+        assert 0 < sides["side_50"] < sides["side_95"] <= 96
+        assert figures[f"receptive field/{name}, 95%"] == sides["side_95"] / 96
+
+
+@pytest.mark.parametrize(("attention_heads", "panels"), [(8, 2), (None, 1)])
+def test_the_picture_has_a_panel_for_each_network(
+    attention_heads: int | None, panels: int, tmp_path: Path, images: Tensor
+) -> None:
+    write_receptive_field(_student(attention_heads), images, tmp_path)
+    with Image.open(tmp_path / "receptive_field.png") as picture:
+        assert picture.width == panels * 462
+
+
+def test_the_student_is_left_as_it_was(tmp_path: Path, images: Tensor) -> None:
+    student = _student().train()
+    before = {name: tensor.clone() for name, tensor in student.state_dict().items()}
+    random = torch.get_rng_state()
+    write_receptive_field(student, images, tmp_path)
+    assert all(module.training for module in student.modules())
+    assert all(torch.equal(tensor, before[name]) for name, tensor in student.state_dict().items())
+    assert [name for name, p in student.named_parameters() if p.grad is not None] == []
+    assert torch.equal(torch.get_rng_state(), random)
+
+
+@pytest.mark.parametrize(("size", "expected"), [(32, 32), (64, 96), (96, 96), (224, 224)])
+def test_probe_images_have_a_map_with_a_central_pixel(image_pool: Path, size: int, expected: int) -> None:
+    images = probe_images(sorted(image_pool.glob("*.png")), size)
+    assert images.shape == (8, 3, expected, expected)
+
+
+@pytest.mark.parametrize(("count", "chosen"), [(1, 1), (8, 8), (9, 5), (24, 8)])
+def test_probe_images_come_from_all_over_the_list(image_pool: Path, count: int, chosen: int) -> None:
+    paths = sorted(image_pool.glob("*.png"))[:count]
+    images = probe_images(paths, 32)
+    assert len(images) == chosen
+    assert torch.equal(images[:1], probe_images(paths[:1], 32))
