@@ -1,13 +1,16 @@
 """Settings of the data and of the fine-tuning protocols: validated once, here."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from pcd.settings import Settings, setting
 
-__all__ = ["CocoData", "DataSettings", "DataStageSettings", "FinetuneSettings", "ShapesData"]
+__all__ = ["DETECTOR_STUDENTS", "CocoData", "DataSettings", "DataStageSettings", "FinetuneSettings", "ShapesData"]
+
+DETECTOR_STUDENTS: Final = ("resnet18", "resnet34", "resnet50")
+"""The students that Detectron2 can take as its backbone so far (eval.detectron.config)."""
 
 
 class ShapesData(Settings):
@@ -32,7 +35,10 @@ class CocoData(Settings):
     """Images and COCO annotations of the user's own; nothing is copied."""
 
     kind: Literal["coco"] = "coco"
-    pool: Folder = Field(description="folder of unlabelled images, subfolders included (ImageNet's train folder)")
+    pool: Folder = Field(
+        description="unlabelled images: a folder, subfolders included (ImageNet's train folder); "
+        "or tar shards: their folder, or a pattern such as shards/train-*.tar"
+    )
     train_images: Folder = Field(description="folder of the labelled training images")
     train_annotations: Folder = Field(description="COCO JSON of the training images")
     val_images: Folder = Field(description="folder of the evaluation images")

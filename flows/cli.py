@@ -78,12 +78,28 @@ def run(profile: str, overrides: tuple[str, ...], as_json: bool) -> None:
 @_json
 def report(benchmark: str | None, as_json: bool) -> None:
     """Print the AP table of BENCHMARK (a name or a key), or of the one finished last."""
+    _show(_find_record(benchmark), as_json)
+
+
+@main.command()
+@click.argument("benchmark", required=False)
+@click.option("--to", "destination", required=True, type=click.Path(path_type=Path, file_okay=False), help="Folder.")
+@click.option("--cell", help="Which, if the benchmark has several, such as pcd.seed0.")
+def export(benchmark: str | None, destination: Path, cell: str | None) -> None:
+    """Copy a pre-trained backbone and its model card out of the store, of BENCHMARK or of the one finished last."""
+    from flows.export_cli import export_pretrained
+
+    for path in export_pretrained(_find_record(benchmark), cell, destination):
+        click.echo(path)
+
+
+def _find_record(benchmark: str | None) -> Any:
     from flows.run_record import latest_record
 
     record = latest_record(benchmark)
     if record is None:
         raise PCDError(f"no finished benchmark{f' {benchmark}' if benchmark else ''} here; run one: pcd run demo")
-    _show(record, as_json)
+    return record
 
 
 def _show(record: Any, as_json: bool) -> None:

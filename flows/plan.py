@@ -5,18 +5,16 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
-
 from eval.data import input_files
 from flows.home import home
 from flows.keys import stage_key
 from flows.settings import Benchmark
 from pcd.errors import PCDError
+from pcd.settings import flat_settings
 from pcd.teachers.pins import replaced_hash
 from pcd.teachers.registry import TEACHERS
 
-__all__ = ["Plan", "Stage", "StageKind", "flat_settings", "make_plan"]
+__all__ = ["Plan", "Stage", "StageKind", "make_plan"]
 
 StageKind = Literal["teacher", "data", "pretrain", "finetune", "aggregate"]
 
@@ -164,20 +162,3 @@ def _notes(benchmark: Benchmark) -> list[str]:
     if len(benchmark.seeds) == 1:
         notes.append("One seed: differences between arms within the spread of seeds cannot be told from chance.")
     return notes
-
-
-def flat_settings(model: BaseModel, prefix: str = "") -> dict[str, tuple[Any, str]]:
-    """Every setting by its dotted name: its value, and the mark of that value (`ours` when it is not the default)."""
-    flat: dict[str, tuple[Any, str]] = {}
-    for name, field in type(model).model_fields.items():
-        value = getattr(model, name)
-        if isinstance(value, Mapping) and all(isinstance(inner, BaseModel) for inner in value.values()):
-            for key, inner in value.items():
-                flat |= flat_settings(inner, f"{prefix}{name}.{key}.")
-        elif isinstance(value, BaseModel):
-            flat |= flat_settings(value, f"{prefix}{name}.")
-        else:
-            extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-            is_default = field.default is not PydanticUndefined and value == field.default
-            flat[prefix + name] = (value, str(extra.get("mark", "ours")) if is_default else "ours")
-    return flat

@@ -5,8 +5,8 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from eval.settings import DataSettings, FinetuneSettings, ShapesData
-from pcd.settings import PretrainSettings, Settings, setting
+from eval.settings import DETECTOR_STUDENTS, DataSettings, FinetuneSettings, ShapesData
+from pcd.settings import PretrainSettings, Settings, StageRuntime, setting
 from pcd.teachers.registry import TEACHERS
 
 __all__ = ["ArmName", "Benchmark", "Runtime"]
@@ -22,17 +22,22 @@ def _absolute(path: Path) -> Path:
     return path.expanduser().absolute()
 
 
-class Runtime(Settings):
-    """How a machine runs it. Nothing here changes a result, so nothing here is part of a stage's key."""
+class Runtime(StageRuntime):
+    """How a machine runs it all. Nothing here changes a result, so nothing here is part of a stage's key."""
 
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one")
-    processes: int = Field(1, ge=1, description="ranks of a training stage, one per GPU, started by torchrun")
-    threads: int = Field(0, ge=0, description="CPU threads of a stage process; 0: as many as there are cores")
-    workers: int = Field(4, ge=0, description="data-loading processes of each rank; 0: load in the training process")
-    log_every: int = Field(20, ge=1, description="steps between two records of the metrics")
-    checkpoint_seconds: float = Field(600, gt=0, description="seconds between two checkpoints")
+    processes: int = Field(1, ge=1, description="ranks of a training stage on each machine, one per GPU")
+    nodes: int = Field(1, ge=1, description="machines that a training stage spans; each starts the printed command")
+    rendezvous: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+:[0-9]+$")] | None = Field(
+        None, description="HOST:PORT of the first machine, where the others find it; needed for several machines"
+    )
     retries: int = Field(1, ge=0, description="how often a stage that failed is tried again, from its checkpoint")
     stop_seconds: float = Field(60, gt=0, description="time a stage gets to write a checkpoint before it is killed")
+
+    @model_validator(mode="after")
+    def _machines_can_meet(self) -> "Runtime":
+        if self.nodes > 1 and self.rendezvous is None:
+            raise ValueError("several nodes need runtime.rendezvous, HOST:PORT of the first machine")
+        return self
 
 
 class Benchmark(Settings):
@@ -63,4 +68,13 @@ class Benchmark(Settings):
                 raise ValueError(f"{name} names one twice: {', '.join(map(str, values))}")
         if self.teacher not in TEACHERS:
             raise ValueError(f'unknown teacher "{self.teacher}"; valid: {", ".join(TEACHERS)}')
+        return self
+
+    @model_validator(mode="after")
+    def _student_fits_a_detector(self) -> "Benchmark":
+        if self.pretrain.student not in DETECTOR_STUDENTS:
+            raise ValueError(
+                f'pretrain.student "{self.pretrain.student}" can be pre-trained, but not fine-tuned as a detector yet; '
+                f"choose one of {', '.join(DETECTOR_STUDENTS)}"
+            )
         return self

@@ -17,8 +17,9 @@ from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 
-from flows.plan import Plan, Stage, flat_settings
+from flows.plan import Plan, Stage
 from pcd.errors import PCDError
+from pcd.settings import flat_settings
 
 __all__ = ["Tracker"]
 
@@ -33,7 +34,10 @@ _NOT_FIGURES: Final = frozenset({"step", "total", "time"})
 _TRACKED_FILES: Final[Mapping[str, tuple[str, ...]]] = {
     "teacher": (),
     "data": ("data.json",),
-    "pretrain": ("metrics.jsonl", "backbone.safetensors"),
+    "pretrain": (
+        *("metrics.jsonl", "backbone.safetensors", "MODEL_CARD.md"),
+        *("receptive_field.png", "receptive_field.json"),
+    ),
     "finetune": ("metrics.jsonl", "predictions.json"),
     "aggregate": (
         *("ap_table.html", "ap_table.md", "ap_table.json", "cells.csv", "arms.csv"),

@@ -19,8 +19,11 @@ class PixelAttention(nn.Module):
     def __init__(self, channels: int, heads: int = 8) -> None:
         """Raises ValueError unless `channels` splits into `heads` and into the four groups of the sine positions."""
         super().__init__()
-        if channels % heads or channels % 4:
-            raise ValueError(f"{channels} channels split neither into {heads} heads nor into 4 groups of positions")
+        if channels % 4:
+            raise ValueError(f"{channels} channels do not split into the 4 groups of sine positions")
+        if channels % heads:
+            valid = ", ".join(str(n) for n in range(1, channels // 4 + 1) if channels % n == 0)
+            raise ValueError(f"{channels} channels do not split into {heads} heads; valid: {valid}")
         self.heads = heads
         self.norm = nn.LayerNorm(channels)
         self.qkv = nn.Linear(channels, 3 * channels)

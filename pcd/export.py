@@ -1,20 +1,61 @@
-"""The student's backbone as a safetensors file with torchvision's tensor names."""
+"""The student's backbone as files: safetensors with its library's tensor names, and what Detectron2 reads."""
 
+import re
 from pathlib import Path
+from typing import Final
 
+import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from pcd.errors import PCDError
 
-__all__ = ["export_backbone", "load_backbone", "load_exactly"]
+__all__ = [
+    "DETECTRON2_RESNETS", "export_backbone", "export_for_detectron2", "load_backbone", "load_exactly",
+    "to_detectron2_name",
+]  # fmt: skip
+
+DETECTRON2_RESNETS: Final = {"resnet18": (18, 64), "resnet34": (34, 64), "resnet50": (50, 256)}
+"""The students that are Detectron2's ResNets too: its DEPTH and RES2_OUT_CHANNELS (with STRIDE_IN_1X1 False)."""
+
+_RULES: Final = (
+    (re.compile(r"^conv1\."), "stem.conv1."),
+    (re.compile(r"^bn1\."), "stem.conv1.norm."),
+    (re.compile(r"^layer(\d)\."), lambda m: f"res{int(m[1]) + 1}."),
+    (re.compile(r"\.bn(\d)\."), r".conv\1.norm."),
+    (re.compile(r"\.downsample\.0\."), ".shortcut."),
+    (re.compile(r"\.downsample\.1\."), ".shortcut.norm."),
+)
+
+
+def to_detectron2_name(name: str) -> str:
+    """layer2.0.downsample.1.weight (torchvision) -> res3.0.shortcut.norm.weight (Detectron2)."""
+    for pattern, replacement in _RULES:
+        name = pattern.sub(replacement, name)
+    return name
 
 
 def export_backbone(backbone: nn.Module, path: Path, metadata: dict[str, str]) -> None:
-    """Write every tensor of `backbone`; whole or not at all."""
+    """Write every tensor of `backbone` under its own name; whole or not at all."""
     temporary = path.with_name(f".{path.name}.part")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.state_dict().items()}
     save_file(tensors, temporary, metadata={"format": "pt", **metadata})
+    temporary.replace(path)
+
+
+def export_for_detectron2(backbone: nn.Module, path: Path) -> None:
+    """Write a ResNet as `MODEL.WEIGHTS` of a Detectron2 configuration, C4 or FPN; `path` ends in .pth.
+
+    Without a prefix: Detectron2's name matching, which the file asks for, finds the place in the detector. The counters
+    of BatchNorm stay out, since its frozen BatchNorm has none and its others do not need them.
+    """
+    tensors = {
+        to_detectron2_name(name): tensor.detach().cpu().contiguous()
+        for name, tensor in backbone.state_dict().items()
+        if not name.endswith("num_batches_tracked")
+    }
+    temporary = path.with_name(f".{path.name}.part")
+    torch.save({"model": tensors, "__author__": "pcd", "matching_heuristics": True}, temporary)
     temporary.replace(path)
 
 

@@ -4,13 +4,23 @@ Every field says where its default comes from: `abstract` (the paper's abstract)
 allo-rene/pcd@6b0ad4d) or `ours`. The marks travel into the AP table, so that a reader sees what a figure rests on.
 """
 
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic_core import PydanticUndefined
 
-__all__ = ["LossSettings", "Mark", "OptimizerSettings", "PretrainSettings", "Settings", "ViewSettings", "setting"]
+from pcd.errors import PCDError, unknown_name
+
+__all__ = [
+    "STUDENT_NAMES", "TIMM_PREFIX",
+    "LossSettings", "Mark", "OptimizerSettings", "Precision", "PretrainSettings", "Settings", "StageRuntime",
+    "ViewSettings", "check_student_name", "flat_settings", "setting",
+]  # fmt: skip
 
 Mark = Literal["abstract", "code", "ours"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 def setting(default: Any, description: str, mark: Mark, **bounds: Any) -> Any:
@@ -53,8 +63,14 @@ class ViewSettings(Settings):
 class LossSettings(Settings):
     temperature: float = setting(0.2, "temperature of the contrast", "code", gt=0)
     negatives: int = setting(65536, "length of the queue of negatives", "code", ge=1)
-    pairing: Literal["crossed", "same"] = setting(
-        "crossed", "which teacher view a student view meets: the other one (crossed) or itself (same)", "code"
+    pairing: Literal["crossed", "same", "aligned"] = setting(
+        "crossed",
+        "which teacher view a student view meets: the other one at the same grid position (crossed) or at the same "
+        "place of the image (aligned), or itself (same)",
+        "code",
+    )
+    backend: Literal["auto", "attention", "chunks", "reference"] = setting(
+        "auto", "how the loss is summed over the negatives; it changes the rounding only", "ours"
     )
 
 
@@ -66,10 +82,34 @@ class OptimizerSettings(Settings):
     warmup_epochs: float = setting(10.0, "epochs of linear warm-up, raised at every step", "code", ge=0)
 
 
+STUDENT_NAMES: Final = ("resnet18", "resnet34", "resnet50", "mobilenet_v3_large", "shufflenet_v2_x1_0")
+"""Those that pcd.students builds of torchvision's parts; named here so that plans need no torch."""
+TIMM_PREFIX: Final = "timm:"
+
+
+def check_student_name(name: str) -> None:
+    """Raises PCDError on a name that no student has; whether timm has a model, only its import tells."""
+    if name not in STUDENT_NAMES and not (name.startswith(TIMM_PREFIX) and name != TIMM_PREFIX):
+        raise unknown_name("student", name, (*STUDENT_NAMES, f"{TIMM_PREFIX}MODEL"))
+
+
+def _known_student(name: str) -> str:
+    try:
+        check_student_name(name)
+    except PCDError as error:
+        raise ValueError(error) from None
+    return name
+
+
+StudentName = Annotated[str, AfterValidator(_known_student)]
+
+
 class PretrainSettings(Settings):
     """One PCD pre-training run."""
 
-    student: str = setting("resnet18", "name of the student's backbone", "abstract")
+    student: StudentName = setting(
+        "resnet18", f"the student's backbone: {', '.join(STUDENT_NAMES)}, or timm:MODEL", "abstract"
+    )
     attention: bool = setting(True, "widen the student's receptive field by multi-head self-attention", "abstract")
     attention_heads: int = setting(8, "heads of that attention", "ours", ge=1)
     adaptor_keeps_last_norm: bool = setting(
@@ -78,11 +118,33 @@ class PretrainSettings(Settings):
     epochs: float = setting(100.0, "passes over the images", "code", gt=0)
     global_batch: int = setting(1024, "images of one step over all processes", "code", ge=2)
     views: ViewSettings = ViewSettings()
+    max_unreadable_share: float = setting(
+        0.01, "share of the images that may be damaged; the next one is seen in their place", "ours", ge=0, le=1
+    )
     loss: LossSettings = LossSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
-    precision: Literal["auto", "fp32", "bf16"] = setting(
-        "auto", "auto: bf16 autocast where the processor gains from it", "ours"
+    accumulation: int = setting(
+        1,
+        "parts that a step's batch is computed in, one after the other; BatchNorm sees one part at a time",
+        "ours",
+        ge=1,
     )
+    precision: Precision = setting(
+        "auto", "auto: bf16 autocast where the processor gains from it; fp16 scales the loss", "ours"
+    )
+
+    @model_validator(mode="after")
+    def _parts_fit_the_batch_and_the_batch_fits_the_queue(self) -> "PretrainSettings":
+        if self.global_batch % self.accumulation:
+            raise ValueError(
+                f"global_batch {self.global_batch} does not divide into {self.accumulation} parts (accumulation)"
+            )
+        if self.loss.negatives < self.global_batch:
+            raise ValueError(
+                f"loss.negatives {self.loss.negatives} is less than one global_batch of {self.global_batch}: each step "
+                "would overwrite the whole queue; raise loss.negatives or lower global_batch"
+            )
+        return self
 
     @model_validator(mode="after")
     def _warm_up_ends_before_training_does(self) -> "PretrainSettings":
@@ -92,3 +154,37 @@ class PretrainSettings(Settings):
                 "lower optimizer.warmup_epochs or raise epochs"
             )
         return self
+
+
+class StageRuntime(Settings):
+    """How a machine runs a stage. It changes a result by no more than rounding, and is no part of a stage's key."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one")
+    threads: int = Field(0, ge=0, description="CPU threads of a stage process; 0: as many as there are cores")
+    workers: int = Field(4, ge=0, description="data-loading processes of each rank; 0: load in the training process")
+    compile: bool = Field(False, description="torch.compile the student; needs a C++ compiler, or Triton on CUDA")
+    log_every: int = Field(20, ge=1, description="steps between two records of the metrics")
+    checkpoint_seconds: float = Field(600, ge=0, description="seconds between two checkpoints")
+    checkpoint_steps: int = Field(0, ge=0, description="steps between two checkpoints, besides; 0: by time alone")
+    keep_checkpoints: int = Field(2, ge=1, le=9, description="newest checkpoints that are kept, in case one is damaged")
+    knn_folder: Path | None = Field(
+        None, description="labelled images, a folder per class (or train/ and val/ of them), to watch kNN top-1 on"
+    )
+    knn_epochs: float = Field(1.0, gt=0, description="epochs between two kNN figures")
+
+
+def flat_settings(model: BaseModel, prefix: str = "") -> dict[str, tuple[Any, str]]:
+    """Every setting by its dotted name: its value, and the mark of that value (`ours` when it is not the default)."""
+    flat: dict[str, tuple[Any, str]] = {}
+    for name, field in type(model).model_fields.items():
+        value = getattr(model, name)
+        if isinstance(value, Mapping) and all(isinstance(inner, BaseModel) for inner in value.values()):
+            for key, inner in value.items():
+                flat |= flat_settings(inner, f"{prefix}{name}.{key}.")
+        elif isinstance(value, BaseModel):
+            flat |= flat_settings(value, f"{prefix}{name}.")
+        else:
+            extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
+            is_default = field.default is not PydanticUndefined and value == field.default
+            flat[prefix + name] = (value, str(extra.get("mark", "ours")) if is_default else "ours")
+    return flat

@@ -1,70 +1,79 @@
-"""Student backbones, and the whole student of a pre-training run."""
+"""The students by name, and the whole student of a pre-training run."""
 
 from collections.abc import Callable
+from typing import Final
 
 from torch import Tensor, nn
-from torchvision.models.resnet import BasicBlock, ResNet
+from torchvision.models import mobilenet_v3_large, resnet18, resnet34, resnet50, shufflenet_v2_x1_0
 
 from pcd.attention import PixelAttention
-from pcd.errors import unknown_name
+from pcd.backbones import Backbone, TimmBackbone, TorchvisionBackbone
 from pcd.heads import build_pixel_mlp
-from pcd.layouts import HeadLayout
+from pcd.settings import TIMM_PREFIX, check_student_name
 
-__all__ = ["STUDENTS", "ResNetBackbone", "Student", "build_student"]
+__all__ = ["STUDENTS", "Student", "build_student"]
 
-
-class ResNetBackbone(ResNet):  # type: ignore[misc]
-    """torchvision's ResNet without pooling and classifier; the names of its tensors are torchvision's."""
-
-    def __init__(self, layers: list[int]) -> None:
-        super().__init__(BasicBlock, layers)
-        self.fc = nn.Identity()
-        self.channels = 512 * BasicBlock.expansion
-
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, channels, H/32, W/32)."""
-        return self.stages(images)["res5"]
-
-    def stages(self, images: Tensor) -> dict[str, Tensor]:
-        """The maps res2, res3, res4, res5 at strides 4, 8, 16, 32, named as Detectron2 names them."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
-        maps = {}
-        for name, layer in zip(
-            ("res2", "res3", "res4", "res5"), (self.layer1, self.layer2, self.layer3, self.layer4), strict=True
-        ):
-            maps[name] = x = layer(x)
-        return maps
+_RESNET: Final = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+_SHUFFLENET: Final = ("conv1", "maxpool", "stage2", "stage3", "stage4", "conv5")
 
 
-STUDENTS: dict[str, Callable[[], ResNetBackbone]] = {
-    "resnet18": lambda: ResNetBackbone([2, 2, 2, 2]),
-    "resnet34": lambda: ResNetBackbone([3, 4, 6, 3]),
+def _mobilenet_v3() -> Backbone:
+    network = mobilenet_v3_large()
+    for module in network.features.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            # The released code's; torchvision's 0.01 leaves a short run's statistics at their start.
+            module.momentum = 0.1
+    return TorchvisionBackbone(network, ("features",), channels=960)
+
+
+STUDENTS: Final[dict[str, Callable[[], Backbone]]] = {
+    "resnet18": lambda: TorchvisionBackbone(resnet18(), _RESNET, channels=512),
+    "resnet34": lambda: TorchvisionBackbone(resnet34(), _RESNET, channels=512),
+    "resnet50": lambda: TorchvisionBackbone(resnet50(), _RESNET, channels=2048),
+    "mobilenet_v3_large": _mobilenet_v3,
+    "shufflenet_v2_x1_0": lambda: TorchvisionBackbone(shufflenet_v2_x1_0(), _SHUFFLENET, channels=1024),
 }
-"""Name to backbone; torchvision's own initialisation (He, fan out), drawn from torch's current seed."""
+"""Name to backbone, torchvision's own initialisation. The names are those of pcd.settings.STUDENT_NAMES.
+
+ResNet-18, ResNet-34 and MobileNetV3-Large with its last 1x1 convolution are the released code's students
+(allo-rene/pcd@6b0ad4d: pcd/student_model). Its ShuffleNetV2 also ends behind the last 1x1 convolution, but no student
+there uses it: that one and ResNet-50 are ours.
+"""
 
 
-def build_student(name: str) -> ResNetBackbone:
-    """A freshly initialised backbone. Raises PCDError on an unknown name, with the nearest valid one."""
-    if name not in STUDENTS:
-        raise unknown_name("student", name, STUDENTS)
+def build_student(name: str) -> Backbone:
+    """A freshly initialised backbone, drawn from torch's current seed; never downloads.
+
+    Args:
+        name: one of STUDENTS, or `timm:` and the name of a timm model whose deepest map has stride 32.
+
+    Raises:
+        PCDError: an unknown name, with the nearest valid one, or a timm model that gives no such map.
+    """
+    check_student_name(name)
+    if name.startswith(TIMM_PREFIX):
+        return TimmBackbone(name.removeprefix(TIMM_PREFIX))
     return STUDENTS[name]()
 
 
 class Student(nn.Module):
     """Backbone, self-attention plug-in, projector and predictor.
 
-    Projector and predictor are shaped like the teacher's: for MoCo v3 [c -> hidden -> out] and [out -> hidden -> out]
-    (allo-rene/pcd@6b0ad4d). Only the backbone is exported.
+    Only the backbone is exported.
     """
 
-    def __init__(self, backbone: ResNetBackbone, head: HeadLayout, attention_heads: int | None) -> None:
-        """`attention_heads`: None leaves the plug-in out."""
+    def __init__(
+        self, backbone: Backbone, projector: tuple[int, ...], predictor: tuple[int, ...], attention_heads: int | None
+    ) -> None:
+        """Widths of the two MLPs are the teacher's to say: `TeacherEntry.projector_widths` and `.predictor_widths`.
+
+        `attention_heads`: None leaves the plug-in out. Raises ValueError if they do not split the channels.
+        """
         super().__init__()
-        *hidden, out = head.widths[1:]
         self.backbone = backbone
         self.attention = PixelAttention(backbone.channels, attention_heads) if attention_heads else nn.Identity()
-        self.projector = build_pixel_mlp((backbone.channels, *hidden, out))
-        self.predictor = build_pixel_mlp((out, *hidden, out))
+        self.projector = build_pixel_mlp(projector)
+        self.predictor = build_pixel_mlp(predictor)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, out, H/32, W/32), not normalised."""

@@ -4,7 +4,6 @@ A detector whose backbone was silently not loaded, or sees BGR, still trains; it
 match, and the features on a real image must be equal, before the first step.
 """
 
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,27 +15,12 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from pcd.backbones import Backbone
 from pcd.errors import PCDError
-from pcd.students import ResNetBackbone
+from pcd.export import to_detectron2_name
 from pcd.views import IMAGENET_MEAN, IMAGENET_STD
 
-__all__ = ["check_features_equal", "load_into_detector", "to_detectron_name"]
-
-_RULES = (
-    (re.compile(r"^conv1\."), "stem.conv1."),
-    (re.compile(r"^bn1\."), "stem.conv1.norm."),
-    (re.compile(r"^layer(\d)\."), lambda m: f"res{int(m[1]) + 1}."),
-    (re.compile(r"\.bn(\d)\."), r".conv\1.norm."),
-    (re.compile(r"\.downsample\.0\."), ".shortcut."),
-    (re.compile(r"\.downsample\.1\."), ".shortcut.norm."),
-)
-
-
-def to_detectron_name(name: str) -> str:
-    """layer2.0.downsample.1.weight (torchvision) -> res3.0.shortcut.norm.weight (Detectron2)."""
-    for pattern, replacement in _RULES:
-        name = pattern.sub(replacement, name)
-    return name
+__all__ = ["check_features_equal", "load_into_detector"]
 
 
 def load_into_detector(bottom_up: nn.Module, tensors: Mapping[str, Tensor]) -> int:
@@ -45,7 +29,7 @@ def load_into_detector(bottom_up: nn.Module, tensors: Mapping[str, Tensor]) -> i
     Raises:
         PCDError: a tensor is missing, left over, or of another shape.
     """
-    renamed = {to_detectron_name(name): tensor for name, tensor in tensors.items()}
+    renamed = {to_detectron2_name(name): tensor for name, tensor in tensors.items()}
     expected = bottom_up.state_dict()
     missing, extra = expected.keys() - renamed.keys(), renamed.keys() - expected.keys()
     wrong = [n for n in expected.keys() & renamed.keys() if expected[n].shape != renamed[n].shape]
@@ -60,7 +44,7 @@ def load_into_detector(bottom_up: nn.Module, tensors: Mapping[str, Tensor]) -> i
 
 
 @torch.no_grad()
-def check_features_equal(detector: Any, student: ResNetBackbone, image_path: Path, image_format: str = "RGB") -> float:
+def check_features_equal(detector: Any, student: Backbone, image_path: Path, image_format: str = "RGB") -> float:
     """Compare res2 … res5 of Detectron2's backbone with the student's own on one image.
 
     The student's side reads the file as RGB and normalises it here as in pre-training; Detectron2's side reads it in

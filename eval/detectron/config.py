@@ -5,12 +5,12 @@ from typing import Any
 from detectron2 import model_zoo
 
 from eval.settings import FinetuneSettings
+from pcd.export import DETECTRON2_RESNETS
 from pcd.views import IMAGENET_MEAN, IMAGENET_STD
 
 __all__ = ["build_config"]
 
 _BASE = "COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml"
-_DEPTHS = {"resnet18": 18, "resnet34": 34}
 
 
 def build_config(settings: FinetuneSettings, student: str, classes: int, device: str, sync_norm: bool) -> Any:
@@ -33,8 +33,7 @@ def build_config(settings: FinetuneSettings, student: str, classes: int, device:
     cfg.INPUT.MIN_SIZE_TEST = settings.test_size
     cfg.INPUT.MAX_SIZE_TRAIN = cfg.INPUT.MAX_SIZE_TEST = settings.max_size
 
-    cfg.MODEL.RESNETS.DEPTH = _DEPTHS[student]
-    cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = 64
+    cfg.MODEL.RESNETS.DEPTH, cfg.MODEL.RESNETS.RES2_OUT_CHANNELS = DETECTRON2_RESNETS[student]
     cfg.MODEL.RESNETS.STRIDE_IN_1X1 = False
     cfg.MODEL.RESNETS.NORM = norm
     cfg.MODEL.BACKBONE.FREEZE_AT = 0
