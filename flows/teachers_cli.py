@@ -87,7 +87,9 @@ def show(name: str, as_json: bool) -> None:
         "pinned hash": f"sha256 {pinned['sha256']} ({pinned['date']}, {pinned['source']})" if pinned else "none",
         "here": str(kept) if kept.exists() else f"no: pcd teachers fetch {name}",
         "trunk": str(entry.trunk),
-        "head": f"{_arrows(entry.head.widths)}, from {entry.head_prefix}" if entry.head_prefix else "none",
+        "head": f"{_arrows(entry.head.widths)}, from {entry.head_prefix or 'the top'}"
+        if entry.head_prefix is not None
+        else "none",
         "student's MLPs": f"c -> {_arrows(entry.projector_widths(0)[1:])}, {_arrows(entry.predictor_widths())}",
         "accuracy": entry.accuracy,
         "source": entry.source,

@@ -46,10 +46,8 @@ def download(url: str, part: Path, progress: Progress) -> None:
                 raise  # the stage says what to do about a full disk
             if _size(part) > before and _note(part):
                 continue
-            reason = " ".join(str(error).split())
-            raise PCDError(
-                f"{url} broke off after {_size(part):,} bytes ({reason}); try again, and it goes on from there"
-            ) from None
+            reason, next_time = " ".join(str(error).split()), ", and it goes on from there" if _note(part) else ""
+            raise PCDError(f"{url} broke off after {_size(part):,} bytes ({reason}); try again{next_time}") from None
         else:
             _note_path(part).unlink(missing_ok=True)
             return

@@ -5,6 +5,7 @@ in both directions: what the networks need must be there in its shape, and under
 left over that the entry does not drop by name.
 """
 
+import functools
 import pickle
 import re
 import zipfile
@@ -38,11 +39,9 @@ def build_networks(entry: TeacherEntry) -> tuple[nn.Module, nn.Sequential]:
 
 def read_published(entry: TeacherEntry, path: Path) -> dict[str, Tensor]:
     """The publisher's file, unpickled in torch's safe mode. Raises PCDError on anything that is not as expected."""
-    trunk, head = build_networks(entry)
     tensors = _tensors_of(entry, _unpickle_safely(path, entry.placeholders), path)
-    names = _published_names(entry, trunk, head)
-    expected = {names[name]: tensor for name, tensor in _canonical_state(trunk, head).items()}
-    _check(tensors, expected, f"{path} does not fit {entry.name}")
+    shapes, names = _expected(entry)
+    _check(tensors, {names[name]: shape for name, shape in shapes.items()}, f"{path} does not fit {entry.name}")
     return {name: tensors.get(theirs, torch.tensor(0)) for name, theirs in names.items()}
 
 
@@ -60,7 +59,7 @@ def read_converted(entry: TeacherEntry, path: Path) -> dict[str, Tensor]:
         ) from None
     if named != entry.name:
         raise PCDError(f"{path} holds the teacher {named or 'of nobody'}, not {entry.name}; give the right file")
-    _check(tensors, _canonical_state(*build_networks(entry)), f"{path} does not fit {entry.name}")
+    _check(tensors, _expected(entry)[0], f"{path} does not fit {entry.name}")
     return tensors
 
 
@@ -81,26 +80,28 @@ def write_converted(entry: TeacherEntry, tensors: Mapping[str, Tensor], path: Pa
         raise (OSError(int(number[1]), str(error), str(path)) if number else error) from None
 
 
-def _canonical_state(trunk: nn.Module, head: nn.Module) -> dict[str, Tensor]:
-    trunk_state = {f"trunk.{name}": tensor for name, tensor in trunk.state_dict().items()}
-    return trunk_state | {f"head.{name}": tensor for name, tensor in head.state_dict().items()}
-
-
-def _published_names(entry: TeacherEntry, trunk: nn.Module, head: nn.Sequential) -> dict[str, str]:
-    """Canonical name of each tensor to its name in the publisher's file."""
+@functools.cache
+def _expected(entry: TeacherEntry) -> tuple[dict[str, torch.Size], dict[str, str]]:
+    """By canonical name: the shape of each tensor, and its name in the publisher's file."""
+    trunk, head = build_networks(entry)
+    shapes = {f"trunk.{name}": tensor.shape for name, tensor in trunk.state_dict().items()}
     names = {f"trunk.{name}": entry.trunk_prefix + name for name in trunk.state_dict()}
+    for layer, prefix in _published_prefixes(entry, head).items():
+        for name, tensor in head.get_submodule(layer).state_dict().items():
+            shapes[f"head.{layer}.{name}"] = tensor.shape
+            names[f"head.{layer}.{name}"] = prefix + name
+    return shapes, names
+
+
+def _published_prefixes(entry: TeacherEntry, head: nn.Sequential) -> dict[str, str]:
+    """Number of each of the head's layers that holds tensors to what stands before them in the publisher's file."""
     layers = [number for number, layer in head.named_children() if layer.state_dict()]
-    prefixes = {number: f"{entry.head_prefix}{number}." for number in layers}
+    named = zip(layers, entry.head.layer_names or layers, strict=entry.head.last_norm != "external")
+    prefixes = {number: f"{entry.head_prefix}{name}." for number, name in named}
     if entry.head.last_norm == "external":
         assert entry.last_norm_prefix is not None  # the registry's test says so of every entry
-        prefixes[layers.pop()] = entry.last_norm_prefix
-    if entry.head.layer_names:
-        theirs = zip(layers, entry.head.layer_names, strict=True)
-        prefixes |= {number: f"{entry.head_prefix}{name}." for number, name in theirs}
-    for number, prefix in prefixes.items():
-        state = head.get_submodule(number).state_dict()
-        names |= {f"head.{number}.{name}": prefix + name for name in state}
-    return names
+        prefixes[layers[-1]] = entry.last_norm_prefix
+    return prefixes
 
 
 class _Placeholder:
@@ -164,7 +165,7 @@ def _tensors_of(entry: TeacherEntry, raw: Any, path: Path) -> dict[str, Any]:
     return tensors
 
 
-def _check(tensors: Mapping[str, Any], expected: Mapping[str, Tensor], failure: str) -> None:
+def _check(tensors: Mapping[str, Any], expected: Mapping[str, torch.Size], failure: str) -> None:
     missing = sorted(name for name in expected.keys() - tensors.keys() if not name.endswith(f".{_NEVER_READ_IN_EVAL}"))
     extra = sorted(tensors.keys() - expected.keys())
     if missing or extra:
@@ -172,8 +173,8 @@ def _check(tensors: Mapping[str, Any], expected: Mapping[str, Tensor], failure: 
     for name, tensor in tensors.items():
         if not isinstance(tensor, Tensor):
             raise PCDError(f"{failure}: {name} is no tensor")
-        if tensor.shape != expected[name].shape:
-            raise PCDError(f"{failure}: {name} is {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}")
+        if tensor.shape != expected[name]:
+            raise PCDError(f"{failure}: {name} is {tuple(tensor.shape)}, expected {tuple(expected[name])}")
 
 
 def _list(what: str, names: list[str]) -> str:

@@ -23,10 +23,12 @@ def _torchvision(
         noncommercial=False,
         top_key=None,
         trunk_prefix="",
-        head_prefix="fc.",
+        head_prefix="",
         trunk=trunk,
         # One linear layer: the same on every pixel and on their mean.
-        head=HeadLayout(widths=(trunk.out_channels, 1000), bias=True, norm=False, last_norm="none"),
+        head=HeadLayout(
+            widths=(trunk.out_channels, 1000), bias=True, norm=False, last_norm="none", layer_names=("fc",)
+        ),
         accuracy=f"ImageNet top-1 {top1} (resized to {resize}, centre crop 224)",
         source="torchvision 0.29.1: torchvision/models/resnet.py, METADATA (Pre-trained Model License)",
         unverified=(
