@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import signal
 import subprocess
@@ -83,6 +84,7 @@ def _tiny_spec(out: Path, teacher: Path, data: Path) -> Spec:
     {
         "steps": 6,
         "images": 24,
+        "unreadable_images": 0,
         "precision": "float32",
         "teacher_licence": "Apache-2.0",
         "teacher_noncommercial": False,
@@ -157,19 +159,33 @@ def test_damaged_checkpoint_is_the_users_error(pretraining: Callable[..., Spec])
         pretrain(spec)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
-def test_corrupt_image_is_the_users_error_in_one_line(
-    pretraining: Callable[..., Spec], image_pool: Path, tmp_path: Path, workers: int
-) -> None:
+@pytest.fixture
+def pool_with_a_corrupt_image(image_pool: Path, tmp_path: Path) -> Path:
+    """A data stage's folder."""
     shutil.copytree(image_pool, tmp_path / "pool")
     (tmp_path / "pool" / "00.png").write_bytes(b"damaged")
     (tmp_path / "data.json").write_text(json.dumps({"pool": "pool"}))
+    return tmp_path
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_too_many_corrupt_images_are_the_users_error_in_one_line(
+    pretraining: Callable[..., Spec], pool_with_a_corrupt_image: Path, workers: int
+) -> None:
     spec = pretraining(runtime={"workers": workers}, global_batch=24)
-    spec.inputs["data"] = tmp_path
+    spec.inputs["data"] = pool_with_a_corrupt_image
     with pytest.raises(PCDError) as caught:
         pretrain(spec)
-    assert str(caught.value).startswith("cannot read image")
-    assert "\n" not in str(caught.value)
+    assert re.fullmatch(r"cannot read 1 of 24 images, the latest .*00\.png; mend the pool .*", str(caught.value))
+
+
+def test_few_corrupt_images_are_named_and_counted(
+    pretraining: Callable[..., Spec], pool_with_a_corrupt_image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = pretraining(max_unreadable_share=0.05)
+    spec.inputs["data"] = pool_with_a_corrupt_image
+    assert pretrain(spec)["unreadable_images"] == 1
+    assert capsys.readouterr().out.count("00.png") == 1
 
 
 class _StopsBehind(Metrics):
@@ -208,6 +224,14 @@ def resumed(tmp_path_factory: pytest.TempPathFactory, teacher_folder: Path, data
 
 def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(finished: Finished, resumed: Path) -> None:
     assert _backbones_equal(finished[0], resumed)
+
+
+def test_resumed_run_reports_the_first_samples_of_the_uninterrupted_one(
+    finished: Finished, pretraining: Callable[..., Spec]
+) -> None:
+    spec = pretraining()
+    _interrupt(spec, step=4)
+    assert pretrain(spec)["first_samples"] == finished[1]["first_samples"]
 
 
 def test_resumed_run_logs_the_losses_of_the_uninterrupted_one(finished: Finished, resumed: Path) -> None:

@@ -74,9 +74,7 @@ def _textured(height: int = 190, width: int = 250) -> Image.Image:
     return Image.fromarray((np.asarray(coarse) + noise).clip(0, 255).astype(np.uint8))
 
 
-@pytest.mark.parametrize(
-    "window", [(0, 0, 190, 250), (10, 20, 150, 160), (33, 41, 40, 35), (189, 249, 1, 1)], ids=str
-)
+@pytest.mark.parametrize("window", [(0, 0, 190, 250), (10, 20, 150, 160), (33, 41, 40, 35), (189, 249, 1, 1)], ids=str)
 @pytest.mark.parametrize("size", [32, 96, 224])
 def test_view_is_pillows_crop_within_one_rounding(window: tuple[int, int, int, int], size: int) -> None:
     image = _textured()

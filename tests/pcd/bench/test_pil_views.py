@@ -62,7 +62,9 @@ def test_the_two_views_differ() -> None:
 
 
 def test_view_1_is_always_blurred_and_view_2_is_not() -> None:
-    views = PilTwoViews(PLAIN.model_copy(update={"size": 128, "blur_probability": (1.0, 0.0), "blur_sigma": (2.0, 2.0)}))
+    views = PilTwoViews(
+        PLAIN.model_copy(update={"size": 128, "blur_probability": (1.0, 0.0), "blur_sigma": (2.0, 2.0)})
+    )
     image = _noise()
     pairs = [views(image) for _ in range(10)]
     assert max(_roughness(view1) for view1, _ in pairs) < 0.7 * min(_roughness(view2) for _, view2 in pairs)
