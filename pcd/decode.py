@@ -1,4 +1,8 @@
-"""An image file's bytes to RGB pixels: JPEG by torchvision, which is quicker; everything else by Pillow."""
+"""An image file's bytes to RGB pixels: JPEG by torchvision, everything else by Pillow.
+
+torchvision decodes JPEG to the same pixels in two thirds of Pillow's time. It calls its decoders deprecated in favour
+of TorchCodec since 0.29; the release we pin has them, and without them `_decode_by_pillow` alone would do.
+"""
 
 import io
 import warnings

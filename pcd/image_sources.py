@@ -46,7 +46,7 @@ def open_images(pool: Path, processes: int = 1) -> ImageSource:
     """
     files = list_pool(pool)
     if is_image(files[0].name):
-        return FolderImages(pool, files)
+        return FolderImages(files)
     return ShardImages(index_shards(files, processes))
 
 
@@ -56,18 +56,17 @@ def shuffled(images: int, epoch: int, seed: int) -> NDArray[np.int64]:
 
 
 class FolderImages:
-    """Files below a folder."""
+    """Files of their own."""
 
-    def __init__(self, folder: Path, paths: list[Path]) -> None:
-        self.folder = folder
+    def __init__(self, paths: list[Path]) -> None:
         # One array, not a million objects, which every worker would come to copy by counting references to them.
-        self._names = np.array([os.fsencode(path.relative_to(folder)) for path in paths])
+        self._paths = np.array([os.fsencode(path) for path in paths])
 
     def __len__(self) -> int:
-        return len(self._names)
+        return len(self._paths)
 
     def name(self, index: int) -> str:
-        return str(self.folder / os.fsdecode(bytes(self._names[index])))
+        return os.fsdecode(bytes(self._paths[index]))
 
     def read(self, index: int) -> bytearray:
         return bytearray(Path(self.name(index)).read_bytes())

@@ -7,7 +7,7 @@ images round after each operation.
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Final, NamedTuple
 
 import numpy as np
 import torch
@@ -19,6 +19,9 @@ from pcd.settings import ViewSettings
 from pcd.views import IMAGENET_MEAN, IMAGENET_STD
 
 __all__ = ["PhotometricParameters", "draw_parameters", "photometric"]
+
+TOGETHER: Final = {"cpu": 1, "cuda": 256}
+"""Images at a time: on the CPU one stays in the cache; a GPU wants many, and memory for a few copies of them."""
 
 
 class PhotometricParameters(NamedTuple):
@@ -86,8 +89,7 @@ def photometric(pixels: Tensor, parameters: PhotometricParameters, dtype: torch.
     scale = (1 / torch.tensor(IMAGENET_STD, device=device))[:, None, None]
     shift = -torch.tensor(IMAGENET_MEAN, device=device)[:, None, None] * scale
     result = torch.empty(pixels.shape, dtype=dtype, device=device)
-    # On the CPU one image at a time stays in the cache; a GPU wants many, and memory for a few copies of them.
-    together = 1 if device.type == "cpu" else 256
+    together = TOGETHER.get(device.type, 256)
     with torch.autocast(device.type, enabled=False):
         for start in range(0, len(pixels), together):
             chunk = slice(start, start + together)

@@ -1,4 +1,5 @@
 import json
+import re
 import shutil
 import signal
 import socket
@@ -86,6 +87,7 @@ def _tiny_spec(out: Path, teacher: Path, data: Path) -> Spec:
     {
         "steps": 6,
         "images": 24,
+        "unreadable_images": 0,
         "precision": "float32",
         "teacher_licence": "Apache-2.0",
         "teacher_noncommercial": False,
@@ -191,33 +193,32 @@ def test_damaged_checkpoint_is_the_users_error(pretraining: Callable[..., Spec])
 
 
 @pytest.fixture
-def damaged_pool(image_pool: Path, tmp_path: Path) -> Path:
-    """A data stage's folder whose pool has one image of 24 that cannot be read."""
-    folder = tmp_path / "damaged"
-    shutil.copytree(image_pool, folder / "pool")
-    (folder / "pool" / "05.png").write_bytes(b"damaged")
-    (folder / "data.json").write_text(json.dumps({"pool": "pool"}))
-    return folder
+def pool_with_a_corrupt_image(image_pool: Path, tmp_path: Path) -> Path:
+    """A data stage's folder."""
+    shutil.copytree(image_pool, tmp_path / "pool")
+    (tmp_path / "pool" / "00.png").write_bytes(b"damaged")
+    (tmp_path / "data.json").write_text(json.dumps({"pool": "pool"}))
+    return tmp_path
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_damaged_image_is_skipped_counted_and_named(
-    pretraining: Callable[..., Spec], damaged_pool: Path, capsys: pytest.CaptureFixture[str], workers: int
+def test_too_many_corrupt_images_are_the_users_error_in_one_line(
+    pretraining: Callable[..., Spec], pool_with_a_corrupt_image: Path, workers: int
 ) -> None:
-    spec = pretraining(runtime={"workers": workers}, max_unreadable_share=0.1)
-    spec.inputs["data"] = damaged_pool
-    assert pretrain(spec)["unreadable_images"] == 1
-    assert capsys.readouterr().out.count("05.png") == 1
-
-
-def test_too_many_damaged_images_are_the_users_error_in_one_line(
-    pretraining: Callable[..., Spec], damaged_pool: Path
-) -> None:
-    spec = pretraining(max_unreadable_share=0.01)
-    spec.inputs["data"] = damaged_pool
-    with pytest.raises(PCDError, match=r"05\.png") as caught:
+    spec = pretraining(runtime={"workers": workers}, global_batch=24)
+    spec.inputs["data"] = pool_with_a_corrupt_image
+    with pytest.raises(PCDError) as caught:
         pretrain(spec)
-    assert "\n" not in str(caught.value)
+    assert re.fullmatch(r"cannot read 1 of 24 images, the latest .*00\.png; mend the pool .*", str(caught.value))
+
+
+def test_few_corrupt_images_are_named_and_counted(
+    pretraining: Callable[..., Spec], pool_with_a_corrupt_image: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    spec = pretraining(max_unreadable_share=0.05)
+    spec.inputs["data"] = pool_with_a_corrupt_image
+    assert pretrain(spec)["unreadable_images"] == 1
+    assert capsys.readouterr().out.count("00.png") == 1
 
 
 class _StopsBehind(Metrics):
@@ -256,6 +257,14 @@ def resumed(tmp_path_factory: pytest.TempPathFactory, teacher_folder: Path, data
 
 def test_resumed_run_equals_the_uninterrupted_one_bit_for_bit(finished: Finished, resumed: Path) -> None:
     assert _backbones_equal(finished[0], resumed)
+
+
+def test_resumed_run_reports_the_first_samples_of_the_uninterrupted_one(
+    finished: Finished, pretraining: Callable[..., Spec]
+) -> None:
+    spec = pretraining()
+    _interrupt(spec, step=4)
+    assert pretrain(spec)["first_samples"] == finished[1]["first_samples"]
 
 
 def test_resumed_run_logs_the_losses_of_the_uninterrupted_one(finished: Finished, resumed: Path) -> None:
