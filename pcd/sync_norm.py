@@ -31,9 +31,10 @@ class CpuSyncBatchNorm(nn.BatchNorm2d):
         assert self.running_var is not None
         assert self.momentum is not None
         with torch.autocast(x.device.type, enabled=False):
+            exact = x.to(torch.promote_types(x.dtype, torch.float32))  # halves are summed in fp32
             count = x.numel() // x.shape[1] * dist.get_world_size()
-            mean = _sum_over_ranks(x.float().sum(_AXES)) / count  # (C,)
-            centred = x.float() - mean[:, None, None]
+            mean = _sum_over_ranks(exact.sum(_AXES)) / count  # (C,)
+            centred = exact - mean[:, None, None]
             variance = _sum_over_ranks((centred * centred).sum(_AXES)) / count  # (C,), biased
             with torch.no_grad():
                 self.num_batches_tracked += 1

@@ -100,7 +100,9 @@ def _build(channels_last: bool, device: torch.device) -> tuple[Teacher, Student]
     backbone = build_student("resnet18")
     student = Student(backbone, entry.projector_widths(backbone.channels), entry.predictor_widths(), 8)
     layout = torch.channels_last if channels_last else torch.contiguous_format
-    return teacher.to(device, memory_format=layout), student.to(device, memory_format=layout).train()
+    for network in (teacher, student):
+        network.to(device).to(memory_format=layout)
+    return teacher, student.train()
 
 
 def _our_side(device: torch.device, half: torch.dtype | None) -> _Side:

@@ -1,4 +1,5 @@
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -6,11 +7,12 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from pcd.layouts import HeadLayout
+from pcd.errors import PCDError
+from pcd.image_sources import FolderImages, open_images
 from pcd.receptive_field import effective_receptive_field, probe_images, side_holding, write_receptive_field
 from pcd.students import Student, build_student
 
-HEAD = HeadLayout(widths=(192, 24, 12), bias=False, norm=True, last_norm="plain")
+HIDDEN, OUT = 24, 12
 
 
 def _convolutions(count: int, kernel: int = 3) -> nn.Sequential:
@@ -92,7 +94,7 @@ def test_the_side_of_an_even_field_is_counted_from_between_its_pixels() -> None:
 
 def _student(attention_heads: int | None = 8) -> Student:
     torch.manual_seed(3)
-    return Student(build_student("resnet18"), HEAD, attention_heads)
+    return Student(build_student("resnet18"), (512, HIDDEN, OUT), (OUT, HIDDEN, OUT), attention_heads)
 
 
 @pytest.fixture
@@ -147,13 +149,25 @@ def test_the_student_is_left_as_it_was(tmp_path: Path, images: Tensor) -> None:
 
 @pytest.mark.parametrize(("size", "expected"), [(32, 32), (64, 96), (96, 96), (224, 224)])
 def test_probe_images_have_a_map_with_a_central_pixel(image_pool: Path, size: int, expected: int) -> None:
-    images = probe_images(sorted(image_pool.glob("*.png")), size)
+    images = probe_images(open_images(image_pool), size)
     assert images.shape == (8, 3, expected, expected)
 
 
 @pytest.mark.parametrize(("count", "chosen"), [(1, 1), (8, 8), (9, 5), (24, 8)])
 def test_probe_images_come_from_all_over_the_list(image_pool: Path, count: int, chosen: int) -> None:
     paths = sorted(image_pool.glob("*.png"))[:count]
-    images = probe_images(paths, 32)
+    images = probe_images(FolderImages(paths), 32)
     assert len(images) == chosen
-    assert torch.equal(images[:1], probe_images(paths[:1], 32))
+    assert torch.equal(images[:1], probe_images(FolderImages(paths[:1]), 32))
+
+
+def test_probe_images_leave_out_what_cannot_be_read(image_pool: Path, tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes(b"damaged")
+    shutil.copy(image_pool / "01.png", tmp_path / "1.png")
+    assert len(probe_images(open_images(tmp_path), 32)) == 1
+
+
+def test_probe_images_of_which_none_can_be_read_are_the_users_error(tmp_path: Path) -> None:
+    (tmp_path / "0.png").write_bytes(b"damaged")
+    with pytest.raises(PCDError, match="none of the images"):
+        probe_images(open_images(tmp_path), 32)

@@ -4,15 +4,14 @@ from torch import nn
 
 from pcd.attention import PixelAttention
 from pcd.errors import PCDError
-from pcd.layouts import HeadLayout
 from pcd.settings import STUDENT_NAMES
 from pcd.students import STUDENTS, Student, build_student
 
-HEAD = HeadLayout(widths=(192, 24, 12), bias=False, norm=True, last_norm="plain")
+HIDDEN, OUT = 24, 12
 
 
 def _student(attention_heads: int | None) -> Student:
-    return Student(build_student("resnet18"), HEAD, attention_heads)
+    return Student(build_student("resnet18"), (512, HIDDEN, OUT), (OUT, HIDDEN, OUT), attention_heads)
 
 
 def test_unknown_name_is_answered_with_the_nearest() -> None:
@@ -40,7 +39,8 @@ def test_weights_come_from_torchs_seed(name: str) -> None:
 
 @pytest.mark.parametrize("name", [*STUDENTS, "timm:convnext_atto"])
 def test_any_backbone_makes_a_student_with_the_default_heads(name: str) -> None:
-    student = Student(build_student(name), HEAD, attention_heads=8)
+    backbone = build_student(name)
+    student = Student(backbone, (backbone.channels, HIDDEN, OUT), (OUT, HIDDEN, OUT), attention_heads=8)
     assert student(torch.randn(2, 3, 64, 64)).shape == (2, 12, 2, 2)
 
 
