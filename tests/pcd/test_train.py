@@ -114,7 +114,7 @@ def test_the_card_has_the_last_loss_and_the_receptive_field(finished: Finished) 
     card = (finished[0] / "MODEL_CARD.md").read_text()
     sides = json.loads((finished[0] / "receptive_field.json").read_text())
     assert f"| final loss | {_metrics(finished[0])[-1]['loss']:.4g} |" in card
-    assert f"| receptive field/with attention, 95% | {sides['with_attention']['side_95'] / 32:.4g} |" in card
+    assert f"| receptive field/with attention, 95% | {sides['with_attention']['side_95'] / 64:.4g} |" in card
 
 
 @pytest.mark.parametrize("student", ["mobilenet_v3_large", "shufflenet_v2_x1_0", "timm:test_resnet"])
