@@ -8,10 +8,10 @@ from typing import Any
 
 from eval.settings import CocoData, ShapesData
 from pcd.errors import PCDError
-from pcd.image_folder import list_images
+from pcd.image_folder import list_images, list_pool
 from pcd.stage import write_json
 
-__all__ = ["DataSet", "Split", "input_files", "read_data_set", "write_data_set"]
+__all__ = ["DataSet", "Split", "input_files", "pool_hash", "read_data_set", "write_data_set"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,7 @@ def read_data_set(folder: Path) -> DataSet:
 def input_files(settings: ShapesData | CocoData) -> dict[str, str]:
     """What a data stage reads from outside, by content: annotation files by SHA-256, image folders by their listing.
 
-    Raises PCDError if a file or folder is missing, or a folder has no images.
+    Raises PCDError if a file or folder is missing, or a folder has no images (nor, the pool's, shards).
     """
     if isinstance(settings, ShapesData):
         return {}
@@ -78,12 +78,9 @@ def input_files(settings: ShapesData | CocoData) -> dict[str, str]:
         for name, path in (("train", settings.train_annotations), ("val", settings.val_annotations))
     }
     return hashes | {
-        name: listing_hash(path)
-        for name, path in (
-            ("pool", settings.pool),
-            ("train_images", settings.train_images),
-            ("val_images", settings.val_images),
-        )
+        "pool": pool_hash(settings.pool),
+        "train_images": listing_hash(settings.train_images),
+        "val_images": listing_hash(settings.val_images),
     }
 
 
@@ -97,7 +94,16 @@ def _file_hash(path: Path) -> str:
 
 def listing_hash(folder: Path) -> str:
     """SHA-256 over the relative path and size of every image; bytes are not read, since ImageNet has 150 GB."""
+    return _hash_of_sizes(folder, list_images(folder))
+
+
+def pool_hash(pool: Path) -> str:
+    """The same for a pool, which may be made of shards; a pattern of shards counts as the folder they lie in."""
+    return _hash_of_sizes(pool if pool.is_dir() else pool.parent, list_pool(pool))
+
+
+def _hash_of_sizes(folder: Path, files: list[Path]) -> str:
     digest = hashlib.sha256()
-    for path in list_images(folder):
+    for path in files:
         digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\n".encode())
     return digest.hexdigest()

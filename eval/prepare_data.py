@@ -15,11 +15,11 @@ from typing import Any
 from PIL import Image
 
 from eval.coco_check import check_coco
-from eval.data import DataSet, Split, listing_hash, write_data_set
+from eval.data import DataSet, Split, pool_hash, write_data_set
 from eval.settings import CocoData, DataStageSettings, ShapesData
 from eval.shapes import CLASS_NAMES, coco_annotation, draw_scene
 from pcd.errors import PCDError
-from pcd.image_folder import list_images
+from pcd.image_sources import POOL_INDEX, ShardImages, open_images
 from pcd.stage import Spec, Stopped, run_stage, write_json
 
 __all__ = ["prepare_data"]
@@ -31,7 +31,7 @@ _BLOCK = 50  # images that a worker draws before it reports
 def prepare_data(spec: Spec) -> dict[str, Any]:
     settings = DataStageSettings.model_validate(spec.settings).data
     spec.metrics.drop_after(0)
-    data = _draw_shapes(spec, settings) if isinstance(settings, ShapesData) else _check_own(settings)
+    data = _draw_shapes(spec, settings) if isinstance(settings, ShapesData) else _check_own(spec, settings)
     write_data_set(spec.out, data)
     return {"name": data.name, "fingerprint": data.fingerprint, "categories": list(data.categories), **data.counts}
 
@@ -86,8 +86,10 @@ def _empty_coco() -> dict[str, Any]:
     return {"images": [], "annotations": [], "categories": categories}
 
 
-def _check_own(settings: CocoData) -> DataSet:
-    pool = list_images(settings.pool)
+def _check_own(spec: Spec, settings: CocoData) -> DataSet:
+    pool = open_images(settings.pool, spec.runtime["threads"])
+    if isinstance(pool, ShardImages):
+        pool.index.save(spec.out / POOL_INDEX)
     train = check_coco(settings.train_annotations, settings.train_images)
     val = check_coco(settings.val_annotations, settings.val_images)
     if train["categories"] != val["categories"]:
@@ -114,7 +116,7 @@ def _summarise(
             raise PCDError(
                 f"{labelled.annotations} has no object that is not a crowd; nothing can be learnt or measured"
             )
-    digest = hashlib.sha256(listing_hash(pool).encode())
+    digest = hashlib.sha256(pool_hash(pool).encode())
     for coco in (train_coco, val_coco):
         digest.update(json.dumps(coco, sort_keys=True).encode())
     counts = {"pool": images}

@@ -35,7 +35,10 @@ class CocoData(Settings):
     """Images and COCO annotations of the user's own; nothing is copied."""
 
     kind: Literal["coco"] = "coco"
-    pool: Folder = Field(description="folder of unlabelled images, subfolders included (ImageNet's train folder)")
+    pool: Folder = Field(
+        description="unlabelled images: a folder, subfolders included (ImageNet's train folder); "
+        "or tar shards: their folder, or a pattern such as shards/train-*.tar"
+    )
     train_images: Folder = Field(description="folder of the labelled training images")
     train_annotations: Folder = Field(description="COCO JSON of the training images")
     val_images: Folder = Field(description="folder of the evaluation images")

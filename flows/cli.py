@@ -5,10 +5,11 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
+from flows.teachers_cli import teachers
 from pcd.errors import PCDError, StageFailedError
 
 __all__ = ["main"]
@@ -143,6 +144,38 @@ def plan(profile: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
 
 @main.command()
+@click.argument("capture", type=click.Path(path_type=Path))
+@click.option(
+    "--precision",
+    type=click.Choice(["as captured", "fp32", "bf16", "fp16"]),
+    default="as captured",
+    help="Number format to compute in.",
+)
+@_json
+def replay(capture: Path, precision: Literal["as captured", "fp32", "bf16", "fp16"], as_json: bool) -> None:
+    """Compute a training step again that was not finite, and show where it goes wrong."""
+    from flows.replay_cli import show_replay
+
+    show_replay(capture, precision, as_json)
+
+
+@main.command()
+@click.option("--markdown", is_flag=True, help="As the page in docs/.")
+@_json
+def settings(markdown: bool, as_json: bool) -> None:
+    """List every setting: default, meaning, and on whose word the default rests."""
+    from flows.settings_table import as_markdown, list_settings, print_settings
+
+    if markdown:
+        click.echo(as_markdown(), nl=False)
+    elif as_json:
+        rows = {title: [dataclasses.asdict(row) for row in group] for title, group in list_settings().items()}
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        print_settings()
+
+
+@main.command()
 @click.option("--mlflow-port", default=None, type=int, help="Port of MLflow's pages [5000].")
 @click.option("--prefect-port", default=None, type=int, help="Port of Prefect's pages [4200].")
 def ui(mlflow_port: int | None, prefect_port: int | None) -> None:
@@ -164,32 +197,4 @@ def doctor() -> None:
         sys.exit(1)
 
 
-@main.group()
-def teachers() -> None:
-    """The registry of self-supervised teachers."""
-
-
-@teachers.command("list")
-@_json
-def list_teachers(as_json: bool) -> None:
-    """Name, licence and published accuracy of every teacher."""
-    from pcd.teachers.registry import TEACHERS
-
-    if as_json:
-        click.echo(json.dumps([entry.describe() for entry in TEACHERS.values()], indent=2))
-        return
-    for entry in TEACHERS.values():
-        terms = entry.licence + (" (not for commercial use)" if entry.noncommercial else "")
-        click.echo(f"{entry.name:18} {entry.title}\n{'':18} {terms}; {entry.accuracy}")
-
-
-@teachers.command("train-demo")
-@click.option(
-    "--output", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder [the registry's own]."
-)
-@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), help="Passes over the pool [20].")
-def train_demo(output: Path | None, epochs: float | None) -> None:
-    """Train the demo's teacher anew on the shapes pool (about 17 minutes on 2 cores)."""
-    from flows.demo_teacher import train
-
-    train(output, {} if epochs is None else {"epochs": epochs})
+main.add_command(teachers)

@@ -1,13 +1,17 @@
 """From a benchmark's settings to its stages, each with a key; without torch, MLflow or Prefect."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from eval.data import input_files
+from flows.home import home
 from flows.keys import stage_key
 from flows.settings import Benchmark
+from pcd.errors import PCDError
 from pcd.settings import flat_settings
+from pcd.teachers.pins import replaced_hash
 from pcd.teachers.registry import TEACHERS
 
 __all__ = ["Plan", "Stage", "StageKind", "make_plan"]
@@ -41,6 +45,8 @@ class Stage:
     """arm, protocol, seed, where they apply."""
     distributed: bool = False
     """Whether torchrun may start it as several ranks."""
+    runtime: dict[str, Any] | None = None
+    """What its spec's runtime holds besides the benchmark's own; no part of the key."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +74,15 @@ def make_plan(benchmark: Benchmark) -> Plan:
 
     def add(
         kind: StageKind, settings: Mapping[str, Any], *, suffix: str = "", inputs: Mapping[str, str] | None = None,
-        files: Mapping[str, str] | None = None, distributed: bool = False, **labels: str,
+        files: Mapping[str, str] | None = None, distributed: bool = False, runtime: dict[str, Any] | None = None,
+        **labels: str,
     ) -> str:  # fmt: skip
         inputs, stage_id = dict(inputs or {}), kind + (f":{suffix}" if suffix else "")
         keys = {name: stages[of].key for name, of in inputs.items()}
         key = stage_key(settings, keys, files or {}, _MODULES[kind])
         stages[stage_id] = Stage(
             id=stage_id, kind=kind, module=_MODULES[kind], settings=dict(settings), inputs=inputs, key=key,
-            labels=labels, distributed=distributed,
+            labels=labels, distributed=distributed, runtime=runtime,
         )  # fmt: skip
         return stage_id
 
@@ -86,7 +93,10 @@ def make_plan(benchmark: Benchmark) -> Plan:
         entry = TEACHERS[benchmark.teacher].describe()
         # Where the file comes from may differ between machines; what it is stands in its hash.
         del entry["url"]
-        teacher = add("teacher", {"teacher": benchmark.teacher, "entry": entry})
+        teacher = add(
+            "teacher", {"teacher": benchmark.teacher, "entry": entry}, files=_teacher_files(benchmark),
+            runtime={"teacher_file": str(benchmark.teacher_file) if benchmark.teacher_file else None},
+        )  # fmt: skip
 
     cells = []
     for arm in benchmark.arms:
@@ -116,6 +126,20 @@ def make_plan(benchmark: Benchmark) -> Plan:
     }
     add("aggregate", aggregate, inputs={"data": data, **inputs})
     return Plan(benchmark, tuple(stages.values()))
+
+
+def _teacher_files(benchmark: Benchmark) -> dict[str, str]:
+    """SHA-256 of the user's own file; else of a pinned file that took another one's place, whose results are stale."""
+    if benchmark.teacher_file is None:
+        replaced = replaced_hash(benchmark.teacher, home())
+        return {"teacher": replaced} if replaced else {}
+    try:
+        with benchmark.teacher_file.open("rb") as file:
+            return {"teacher": hashlib.file_digest(file, "sha256").hexdigest()}
+    except OSError as error:
+        raise PCDError(
+            f"teacher_file {benchmark.teacher_file} cannot be read ({error.strerror}); give the publisher's file"
+        ) from None
 
 
 def _notes(benchmark: Benchmark) -> list[str]:

@@ -1,11 +1,12 @@
 """A benchmark: what is compared with what, and on which machine. One frozen model, which Prefect shows as a form."""
 
+from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from eval.settings import DETECTOR_STUDENTS, DataSettings, FinetuneSettings, ShapesData
-from pcd.settings import PretrainSettings, Settings, setting
+from pcd.settings import PretrainSettings, Settings, StageRuntime, setting
 from pcd.teachers.registry import TEACHERS
 
 __all__ = ["ArmName", "Benchmark", "Runtime"]
@@ -17,17 +18,26 @@ ReadableName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 
-class Runtime(Settings):
-    """How a machine runs it. Nothing here changes a result, so nothing here is part of a stage's key."""
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
 
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one")
-    processes: int = Field(1, ge=1, description="ranks of a training stage, one per GPU, started by torchrun")
-    threads: int = Field(0, ge=0, description="CPU threads of a stage process; 0: as many as there are cores")
-    workers: int = Field(4, ge=0, description="data-loading processes of each rank; 0: load in the training process")
-    log_every: int = Field(20, ge=1, description="steps between two records of the metrics")
-    checkpoint_seconds: float = Field(600, gt=0, description="seconds between two checkpoints")
+
+class Runtime(StageRuntime):
+    """How a machine runs it all. Nothing here changes a result, so nothing here is part of a stage's key."""
+
+    processes: int = Field(1, ge=1, description="ranks of a training stage on each machine, one per GPU")
+    nodes: int = Field(1, ge=1, description="machines that a training stage spans; each starts the printed command")
+    rendezvous: Annotated[str, Field(pattern=r"^[A-Za-z0-9.-]+:[0-9]+$")] | None = Field(
+        None, description="HOST:PORT of the first machine, where the others find it; needed for several machines"
+    )
     retries: int = Field(1, ge=0, description="how often a stage that failed is tried again, from its checkpoint")
     stop_seconds: float = Field(60, gt=0, description="time a stage gets to write a checkpoint before it is killed")
+
+    @model_validator(mode="after")
+    def _machines_can_meet(self) -> "Runtime":
+        if self.nodes > 1 and self.rendezvous is None:
+            raise ValueError("several nodes need runtime.rendezvous, HOST:PORT of the first machine")
+        return self
 
 
 class Benchmark(Settings):
@@ -43,6 +53,10 @@ class Benchmark(Settings):
         (0,), min_length=1, description="each arm is pre-trained and fine-tuned once per seed"
     )
     teacher: str = setting("mocov3_r50_1000", "name in the teacher registry", "ours")
+    teacher_file: Annotated[Path, AfterValidator(_absolute)] | None = Field(
+        None,
+        description="the teacher's file on this machine, for one that is served nowhere; its content is in the key",
+    )
     data: DataSettings = Field(default=ShapesData(), description="images, annotations")
     pretrain: PretrainSettings = PretrainSettings()
     runtime: Runtime = Runtime()

@@ -42,7 +42,7 @@ class Store:
         """ "in the store", "resumable" (an interrupted run left a checkpoint) or "to run"."""
         if self.find(stage) is not None:
             return "in the store"
-        return "resumable" if (self._work_path(stage) / "checkpoint.pt").exists() else "to run"
+        return "resumable" if any(self._work_path(stage).glob("checkpoint*.pt")) else "to run"
 
     def manifest(self, folder: Path) -> dict[str, Any] | None:
         try:

@@ -10,10 +10,13 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from flows.home import home
 from flows.plan import Stage
 from flows.settings import Runtime
 from pcd.errors import PCDError, StageFailedError
+from pcd.settings import StageRuntime
 from pcd.stage import EXIT_USER_ERROR, write_json
+from pcd.teachers.fetch import MIRROR_VARIABLE
 
 __all__ = ["MetricLine", "run_process", "stage_command", "stop_group", "write_spec"]
 
@@ -33,11 +36,11 @@ def write_spec(stage: Stage, work: Path, inputs: dict[str, Path], runtime: Runti
         "inputs": {name: str(folder) for name, folder in inputs.items()},
         "out": str(work),
         "runtime": {
-            "device": runtime.device,
+            **runtime.model_dump(mode="json", include=set(StageRuntime.model_fields)),
             "threads": runtime.threads or max(1, _cores() // (runtime.processes if stage.distributed else 1)),
-            "workers": runtime.workers,
-            "log_every": runtime.log_every,
-            "checkpoint_seconds": runtime.checkpoint_seconds,
+            "home": str(home()),
+            "teacher_mirror": os.environ.get(MIRROR_VARIABLE),
+            **(stage.runtime or {}),
         },
     }
     path = work / "spec.json"
@@ -52,10 +55,16 @@ def _cores() -> int:
 
 def stage_command(stage: Stage, spec: Path, runtime: Runtime) -> list[str]:
     """What starts the stage, by hand as well."""
-    if stage.distributed and runtime.processes > 1:
-        ranks = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={runtime.processes}"]
-        return [sys.executable, *ranks, "-m", stage.module, str(spec)]
-    return [sys.executable, "-m", stage.module, str(spec)]
+    if not stage.distributed or runtime.processes * runtime.nodes == 1:
+        return [sys.executable, "-m", stage.module, str(spec)]
+    if runtime.nodes == 1:
+        meeting = ["--standalone"]
+    else:  # every machine runs the same command on the same spec, in a folder that they share; one rank writes
+        assert runtime.rendezvous is not None
+        meeting = [f"--nnodes={runtime.nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={runtime.rendezvous}"]
+        meeting += [f"--rdzv-id={stage.key[:12]}"]
+    ranks = ["-m", "torch.distributed.run", *meeting, f"--nproc-per-node={runtime.processes}"]
+    return [sys.executable, *ranks, "-m", stage.module, str(spec)]
 
 
 def run_process(

@@ -1,4 +1,4 @@
-"""Checkpoints that are whole or absent."""
+"""Checkpoints that are whole or absent; the newest ones are kept, and a damaged one gives way to the one before."""
 
 import os
 from pathlib import Path
@@ -11,22 +11,43 @@ from pcd.errors import PCDError
 __all__ = ["load_checkpoint", "save_checkpoint"]
 
 
-def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write beside `path`, flush to the disk, rename over it: a kill at any moment leaves the old one or the new."""
+def save_checkpoint(path: Path, state: dict[str, Any], keep: int = 1) -> None:
+    """Write beside `path`, flush to the disk, rename over it: a kill at any moment leaves a whole checkpoint.
+
+    Args:
+        keep: how many there are at most; the one before `checkpoint.pt` becomes `checkpoint.1.pt`, and so on.
+    """
     temporary = path.with_name(f".{path.name}.part")
     with temporary.open("wb") as file:
         torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
+    for age in range(keep - 1, 0, -1):  # the oldest is overwritten first
+        if (newer := _place(path, age - 1)).exists():
+            newer.replace(_place(path, age))
     temporary.replace(path)
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """The state that was saved, on the CPU, or None if there is none. Raises PCDError on a damaged file."""
-    if not path.exists():
-        return None
-    try:
-        state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many types for a damaged file
-        raise PCDError(f"checkpoint {path} is damaged ({type(error).__name__}); delete it to start anew") from None
-    return state
+    """The newest state that can be read, on the CPU, or None if none was ever saved.
+
+    Raises PCDError if all that there are are damaged.
+    """
+    damaged = None
+    for place in (path, *sorted(path.parent.glob(f"{path.stem}.*{path.suffix}"))):
+        if not place.exists():
+            continue
+        try:
+            state: dict[str, Any] = torch.load(place, map_location="cpu", weights_only=True)
+        except Exception as error:  # torch raises many types for a damaged file
+            damaged = f"checkpoint {place} is damaged ({type(error).__name__})"
+            print(f"{damaged}; looking for an older one")
+            continue
+        return state
+    if damaged:
+        raise PCDError(f"{damaged}, and there is no older one; delete it to start anew")
+    return None
+
+
+def _place(path: Path, age: int) -> Path:
+    return path if age == 0 else path.with_name(f"{path.stem}.{age}{path.suffix}")

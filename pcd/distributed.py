@@ -1,8 +1,9 @@
 """Ranks, which work alone too: without `torchrun` this is rank 0 of 1."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -10,7 +11,18 @@ from torch import Tensor
 
 from pcd.errors import PCDError
 
-__all__ = ["any_rank", "gather", "mean_over_ranks", "process_group", "rank", "world_size"]
+__all__ = [
+    "any_rank",
+    "gather",
+    "gather_objects",
+    "mean_over_ranks",
+    "process_group",
+    "rank",
+    "sum_over_ranks",
+    "world_size",
+]
+
+_T = TypeVar("_T")
 
 
 def rank() -> int:
@@ -56,17 +68,32 @@ def gather(x: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def mean_over_ranks(x: Tensor) -> Tensor:
-    if world_size() > 1:
-        dist.all_reduce(x)
-        x = x / world_size()
-    return x
-
-
-def any_rank(flag: bool, device: torch.device) -> bool:
-    """True on every rank if it is on one of them: what one rank was told, all must act on in the same step."""
+def gather_objects(x: _T) -> list[_T]:
+    """`x` of every rank, in the order of ranks."""
     if world_size() == 1:
-        return flag
-    told = torch.tensor(int(flag), device=device)
+        return [x]
+    parts: list[Any] = [None] * world_size()
+    dist.all_gather_object(parts, x)
+    return parts
+
+
+def sum_over_ranks(x: Tensor) -> Tensor:
+    """A new tensor, without gradient."""
+    total = x.detach().clone()
+    if world_size() > 1:
+        dist.all_reduce(total)
+    return total
+
+
+def mean_over_ranks(x: Tensor) -> Tensor:
+    """A new tensor, without gradient."""
+    return sum_over_ranks(x) / world_size()
+
+
+def any_rank(flags: Sequence[bool], device: torch.device) -> list[bool]:
+    """Each flag: true on every rank if it is on one of them. What one rank met, all must act on in the same step."""
+    if world_size() == 1:
+        return list(flags)
+    told = torch.tensor([int(flag) for flag in flags], device=device)
     dist.all_reduce(told, op=dist.ReduceOp.MAX)
-    return bool(told.item())
+    return [bool(flag) for flag in told.tolist()]

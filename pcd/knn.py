@@ -1,20 +1,18 @@
 """What frozen features are worth: the weighted nearest-neighbour classifier, as a figure to watch while training."""
 
-from collections.abc import Callable
 from itertools import zip_longest
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch.nn.functional as F
-from PIL import Image
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
+from pcd.decode import read_rgb
 from pcd.errors import PCDError
 from pcd.evaluation_mode import evaluation_mode
 from pcd.image_folder import list_images
-from pcd.images import iterate, read_rgb
+from pcd.images import iterate
 from pcd.views import central_view
 
 __all__ = ["KnnMonitor", "knn_top1"]
@@ -107,7 +105,7 @@ class KnnMonitor:
         self.test = _spread(test, self.classes, max_test)
         if not self.train:
             raise PCDError(f"{folder} has one image a class, and kNN needs two to compare; add images")
-        self._view, self._batch, self._workers = central_view(size), batch, workers
+        self._size, self._batch, self._workers = size, batch, workers
 
     def top1(self, backbone: nn.Module, device: torch.device, k: int = 20, temperature: float = 0.07) -> float:
         """Per cent. The backbone, (B, 3, H, W) -> (B, C, h, w), is left as it was: its mode, its buffers."""
@@ -119,7 +117,7 @@ class KnnMonitor:
         self, part: list[tuple[Path, int]], backbone: nn.Module, device: torch.device
     ) -> tuple[Tensor, Tensor]:
         loader = DataLoader(
-            _Labelled(part, self._view),
+            _Labelled(part, self._size),
             batch_size=self._batch,
             num_workers=self._workers,
             generator=torch.Generator(),  # else the loader would draw its workers' seed from the global state
@@ -132,15 +130,15 @@ class KnnMonitor:
 
 
 class _Labelled(Dataset[tuple[Tensor, int]]):
-    def __init__(self, part: list[tuple[Path, int]], view: Callable[[Image.Image], Any]) -> None:
-        self.part, self.view = part, view
+    def __init__(self, part: list[tuple[Path, int]], size: int) -> None:
+        self.part, self.size = part, size
 
     def __len__(self) -> int:
         return len(self.part)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
         path, label = self.part[index]
-        return self.view(read_rgb(path)), label
+        return central_view(read_rgb(path), self.size), label
 
 
 def _classes_in(folder: Path) -> dict[str, list[Path]]:

@@ -15,19 +15,26 @@ Sources: the loss, arXiv 2211.00218 (abstract) and allo-rene/pcd@6b0ad4d; the at
 Axes: B images, C channels, H x W pixels of a map, P = B*H*W pixels, K negatives.
 """
 
-from typing import Any, Final
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pcd.loss_backends import Backend, attend, choose_backend
+
 __all__ = ["pixel_contrastive_loss", "reference_pixel_contrastive_loss"]
 
-_CHUNK: Final = 4096
-"""Negatives held against all pixels at once where no attention kernel runs: 4096 x 784 logits are 13 MB."""
 
-
-def pixel_contrastive_loss(student: Tensor, teacher: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+def pixel_contrastive_loss(
+    student: Tensor,
+    teacher: Tensor,
+    negatives: Tensor,
+    temperature: float,
+    *,
+    weights: Tensor | None = None,
+    backend: Literal["auto"] | Backend = "auto",
+) -> Tensor:
     """Mean loss over all pixels; the gradient flows to `student` only.
 
     Args:
@@ -35,29 +42,39 @@ def pixel_contrastive_loss(student: Tensor, teacher: Tensor, negatives: Tensor, 
         teacher: (B, C, H, W), the positive of each pixel is the same grid position.
         negatives: (K, C).
         temperature: above 0.
+        weights: (B, H, W), at least 0: each pixel's share of the mean, 0 leaves it out. If all are 0, so is the loss.
+        backend: how the negatives are summed over, `pcd.loss_backends.choose_backend`; it changes the rounding only.
 
     Returns:
-        A scalar, computed in fp32 whatever the inputs' type.
+        A scalar in fp32, whatever the inputs' type. Half-precision students may meet their negatives in that type.
 
     Raises:
         ValueError: shapes that do not fit, no negatives, or a temperature of 0 or less.
+        PCDError: the attention kernel was asked for by name and does not work here.
     """
-    s, t, n = _unit_pixels(student, teacher, negatives, temperature)
-    losses: Tensor = _PixelContrast.apply(s, t, n, temperature)
-    return losses.mean()
+    _check(student, teacher, negatives, temperature, weights)
+    if backend == "reference":
+        return reference_pixel_contrastive_loss(student, teacher, negatives, temperature, weights=weights)
+    s, t = _unit_pixels(student), _unit_pixels(teacher.detach())
+    losses, _ = _pixel_contrast(s, t, negatives.detach(), temperature, backend, student.dtype)
+    return _mean(losses, weights)
 
 
-def reference_pixel_contrastive_loss(student: Tensor, teacher: Tensor, negatives: Tensor, temperature: float) -> Tensor:
+def reference_pixel_contrastive_loss(
+    student: Tensor, teacher: Tensor, negatives: Tensor, temperature: float, *, weights: Tensor | None = None
+) -> Tensor:
     """The same contract by the plain formula, with its (P, K + 1) logits. What the fast loss is tested against."""
-    s, t, n = _unit_pixels(student, teacher, negatives, temperature)
-    positive = (s * t).sum(dim=1, keepdim=True)  # (P, 1)
-    logits = torch.cat([positive, s @ n.T], dim=1) / temperature  # (P, K + 1)
-    return F.cross_entropy(logits, torch.zeros(len(s), dtype=torch.long, device=s.device))
+    _check(student, teacher, negatives, temperature, weights)
+    with torch.autocast(student.device.type, enabled=False):  # it would turn the products into bf16
+        s, t = _unit_pixels(student), _unit_pixels(teacher.detach())
+        n = F.normalize(negatives.detach().float(), dim=1)
+        positive = (s * t).sum(dim=1, keepdim=True)  # (P, 1)
+        logits = torch.cat([positive, s @ n.T], dim=1) / temperature  # (P, K + 1)
+        first = torch.zeros(len(s), dtype=torch.long, device=s.device)
+        return _mean(F.cross_entropy(logits, first, reduction="none"), weights)
 
 
-def _unit_pixels(
-    student: Tensor, teacher: Tensor, negatives: Tensor, temperature: float
-) -> tuple[Tensor, Tensor, Tensor]:
+def _check(student: Tensor, teacher: Tensor, negatives: Tensor, temperature: float, weights: Tensor | None) -> None:
     if student.ndim != 4 or student.shape != teacher.shape:
         raise ValueError(
             f"student and teacher must be two (B, C, H, W) maps of one shape, got {tuple(student.shape)} "
@@ -67,58 +84,64 @@ def _unit_pixels(
         raise ValueError(f"negatives must be (K, {student.shape[1]}) with K > 0, got {tuple(negatives.shape)}")
     if temperature <= 0:
         raise ValueError(f"temperature must be above 0, got {temperature}")
-    # fp32: bf16 keeps three digits, and 1/tau multiplies what it loses. contiguous: the CPU's attention kernel takes
-    # the last stride for 1, and the pixels of a single NCHW image are a transposed view.
-    s = F.normalize(_pixels(student.float()), dim=1).contiguous()
-    t = F.normalize(_pixels(teacher.detach().float()), dim=1)
-    n = F.normalize(negatives.detach().float(), dim=1).contiguous()
-    return s, t, n
+    pixels = (student.shape[0], *student.shape[2:])
+    if weights is not None and weights.shape != pixels:
+        raise ValueError(f"weights must be (B, H, W) = {tuple(pixels)}, got {tuple(weights.shape)}")
 
 
-def _pixels(maps: Tensor) -> Tensor:
-    return maps.permute(0, 2, 3, 1).flatten(0, 2)  # (B, C, H, W) -> (P, C)
+def _unit_pixels(maps: Tensor) -> Tensor:
+    # fp32: bf16 keeps three digits, and 1/tau multiplies what it loses.
+    return F.normalize(maps.float().permute(0, 2, 3, 1).flatten(0, 2), dim=1)  # (B, C, H, W) -> (P, C)
 
 
-class _PixelContrast(torch.autograd.Function):
-    """(P, C), (P, C), (K, C), tau -> (P,); the forward pass already knows the gradient and keeps only that."""
-
-    @staticmethod
-    def forward(ctx: Any, s: Tensor, t: Tensor, n: Tensor, temperature: float) -> Tensor:
-        o, z = _attend(s, n, temperature)
-        positive = (s * t).sum(dim=1) / temperature  # (P,)
-        total = torch.logaddexp(positive, z)
-        miss = -torch.expm1(positive - total)[:, None]  # 1 - p, exact also where p is nearly 1; (P, 1)
-        ctx.save_for_backward(miss * (o - t) / temperature)
-        return total - positive
-
-    @staticmethod
-    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        (gradient,) = ctx.saved_tensors
-        return gradient * grads[0][:, None], None, None, None
+def _mean(losses: Tensor, weights: Tensor | None) -> Tensor:
+    if weights is None:
+        return losses.mean()
+    shares = weights.detach().float().flatten()  # (P,)
+    total = shares.sum()
+    return (losses * shares).sum() / torch.where(total > 0, total, 1.0)
 
 
-def _attend(s: Tensor, n: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """o (P, C), the softmax-weighted mean of the negatives, and z (P,), the log-sum-exp of the logits."""
-    if s.device.type == "cpu":
-        query, keys = s[None, None], n[None, None]  # (1, 1, P, C), (1, 1, K, C)
-        out, lse = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(query, keys, keys, scale=1 / temperature)
-        return out[0, 0], lse[0, 0]
-    return _attend_in_chunks(s, n, temperature)
+@torch.library.custom_op("pcd::pixel_contrast", mutates_args=())
+def _pixel_contrast(
+    s: Tensor, t: Tensor, n: Tensor, temperature: float, backend: str, dtype: torch.dtype
+) -> tuple[Tensor, Tensor]:
+    """(P, C), (P, C), (K, C) to each pixel's loss (P,) and its gradient with respect to s (P, C).
 
-
-def _attend_in_chunks(s: Tensor, n: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
-    """The same on any device, over chunks of the queue with a running maximum.
-
-    Logits lie within 1/tau of 0, but at tau = 0.01 already exp(-2/tau) is 0 in fp32, and all negatives may be that far.
+    An operator of its own, so that torch.compile takes it as it is. The forward pass already knows the gradient.
     """
-    with torch.autocast(s.device.type, enabled=False):  # it would turn the products into bf16
-        weighted, total = torch.zeros_like(s), s.new_zeros(len(s))  # (P, C), (P,)
-        top = s.new_full((len(s),), -torch.inf)
-        for chunk in n.split(_CHUNK):
-            logits = s @ chunk.T / temperature  # (P, chunk)
-            higher = torch.maximum(top, logits.amax(dim=1))
-            shrink, weights = (top - higher).exp(), (logits - higher[:, None]).exp()
-            weighted = weighted * shrink[:, None] + weights @ chunk
-            total = total * shrink + weights.sum(dim=1)
-            top = higher
-        return weighted / total[:, None], total.log() + top
+    choice = choose_backend(s.device, dtype, s.shape[1], backend)  # type: ignore[arg-type]
+    # contiguous: the CPU's attention kernel takes the last stride for 1.
+    s, n = s.contiguous(), _unit_rows(n.float()).contiguous()
+    o, z = attend(s, n, temperature, choice.backend, choice.dtype)
+    positive = (s * t).sum(dim=1) / temperature  # (P,)
+    total = torch.logaddexp(positive, z)
+    miss = -torch.expm1(positive - total)  # 1 - p, exact also where p is nearly 1; (P,)
+    return total - positive, o.sub_(t).mul_(miss[:, None] / temperature)
+
+
+def _unit_rows(n: Tensor) -> Tensor:
+    """Normalised; the queue's vectors are already, and then the CPU is spared the copy."""
+    if n.device.type == "cpu" and torch.all((torch.linalg.vector_norm(n, dim=1) - 1).abs() < 1e-6):
+        return n
+    return F.normalize(n, dim=1)
+
+
+@_pixel_contrast.register_fake
+def _(s: Tensor, t: Tensor, n: Tensor, temperature: float, backend: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    return s.new_empty(len(s)), s.new_empty(s.shape)
+
+
+def _keep_gradient(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.set_materialize_grads(False)
+    ctx.save_for_backward(output[1])
+
+
+def _scale_gradient(ctx: Any, above: Tensor | None, above_gradient: Tensor | None) -> tuple[Tensor | None, ...]:
+    if above_gradient is not None:
+        raise NotImplementedError("the pixel contrastive loss has no second derivative; take the reference")
+    (gradient,) = ctx.saved_tensors
+    return None if above is None else gradient * above[:, None], None, None, None, None, None
+
+
+_pixel_contrast.register_autograd(_scale_gradient, setup_context=_keep_gradient)

@@ -1,5 +1,6 @@
 """The effective receptive field of a student, with and without the self-attention plug-in: figures and a picture."""
 
+import contextlib
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -9,8 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pcd.decode import UnreadableImageError, decode_rgb
+from pcd.errors import PCDError
 from pcd.evaluation_mode import evaluation_mode
-from pcd.images import read_rgb
+from pcd.image_sources import ImageSource
 from pcd.stage import write_json
 from pcd.students import Student
 from pcd.views import central_view
@@ -63,14 +66,21 @@ def smallest_square(share: float, field: Tensor) -> tuple[int, int, int]:
     return side, row, column
 
 
-def probe_images(paths: list[Path], size: int) -> Tensor:
-    """A few images from all over the list, (N, 3, S, S); S is `size`, or 32 more where the map had an odd side.
+def probe_images(source: ImageSource, size: int) -> Tensor:
+    """A few images from all over the pool, (N, 3, S, S); S is `size`, or 32 more where the map had an odd side.
 
     Pixel n/2 of n looks at the very centre where strides of 2 are padded alike on both sides, as in the ResNets.
+
+    Raises PCDError if none of them can be read.
     """
-    view = central_view(size + size % 64)
-    chosen = paths[:: -(-len(paths) // _IMAGES)]
-    return torch.stack([view(read_rgb(path)) for path in chosen])
+    size += size % 64
+    views = []
+    for index in range(0, len(source), -(-len(source) // _IMAGES)):
+        with contextlib.suppress(OSError, UnreadableImageError):  # training has counted and named it
+            views.append(central_view(decode_rgb(source.read(index)), size))
+    if not views:
+        raise PCDError("none of the images chosen for the receptive field can be read; check the pool")
+    return torch.stack(views)
 
 
 def write_receptive_field(student: Student, images: Tensor, folder: Path) -> dict[str, float]:

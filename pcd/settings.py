@@ -5,6 +5,7 @@ allo-rene/pcd@6b0ad4d) or `ours`. The marks travel into the AP table, so that a 
 """
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -14,11 +15,12 @@ from pcd.errors import PCDError, unknown_name
 
 __all__ = [
     "STUDENT_NAMES", "TIMM_PREFIX",
-    "LossSettings", "Mark", "OptimizerSettings", "PretrainSettings", "Settings", "ViewSettings",
-    "check_student_name", "flat_settings", "setting",
+    "LossSettings", "Mark", "OptimizerSettings", "Precision", "PretrainSettings", "Settings", "StageRuntime",
+    "ViewSettings", "check_student_name", "flat_settings", "setting",
 ]  # fmt: skip
 
 Mark = Literal["abstract", "code", "ours"]
+Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
 def setting(default: Any, description: str, mark: Mark, **bounds: Any) -> Any:
@@ -61,8 +63,14 @@ class ViewSettings(Settings):
 class LossSettings(Settings):
     temperature: float = setting(0.2, "temperature of the contrast", "code", gt=0)
     negatives: int = setting(65536, "length of the queue of negatives", "code", ge=1)
-    pairing: Literal["crossed", "same"] = setting(
-        "crossed", "which teacher view a student view meets: the other one (crossed) or itself (same)", "code"
+    pairing: Literal["crossed", "same", "aligned"] = setting(
+        "crossed",
+        "which teacher view a student view meets: the other one at the same grid position (crossed) or at the same "
+        "place of the image (aligned), or itself (same)",
+        "code",
+    )
+    backend: Literal["auto", "attention", "chunks", "reference"] = setting(
+        "auto", "how the loss is summed over the negatives; it changes the rounding only", "ours"
     )
 
 
@@ -110,11 +118,33 @@ class PretrainSettings(Settings):
     epochs: float = setting(100.0, "passes over the images", "code", gt=0)
     global_batch: int = setting(1024, "images of one step over all processes", "code", ge=2)
     views: ViewSettings = ViewSettings()
+    max_unreadable_share: float = setting(
+        0.01, "share of the images that may be damaged; the next one is seen in their place", "ours", ge=0, le=1
+    )
     loss: LossSettings = LossSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
-    precision: Literal["auto", "fp32", "bf16"] = setting(
-        "auto", "auto: bf16 autocast where the processor gains from it", "ours"
+    accumulation: int = setting(
+        1,
+        "parts that a step's batch is computed in, one after the other; BatchNorm sees one part at a time",
+        "ours",
+        ge=1,
     )
+    precision: Precision = setting(
+        "auto", "auto: bf16 autocast where the processor gains from it; fp16 scales the loss", "ours"
+    )
+
+    @model_validator(mode="after")
+    def _parts_fit_the_batch_and_the_batch_fits_the_queue(self) -> "PretrainSettings":
+        if self.global_batch % self.accumulation:
+            raise ValueError(
+                f"global_batch {self.global_batch} does not divide into {self.accumulation} parts (accumulation)"
+            )
+        if self.loss.negatives < self.global_batch:
+            raise ValueError(
+                f"loss.negatives {self.loss.negatives} is less than one global_batch of {self.global_batch}: each step "
+                "would overwrite the whole queue; raise loss.negatives or lower global_batch"
+            )
+        return self
 
     @model_validator(mode="after")
     def _warm_up_ends_before_training_does(self) -> "PretrainSettings":
@@ -124,6 +154,23 @@ class PretrainSettings(Settings):
                 "lower optimizer.warmup_epochs or raise epochs"
             )
         return self
+
+
+class StageRuntime(Settings):
+    """How a machine runs a stage. It changes a result by no more than rounding, and is no part of a stage's key."""
+
+    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto: CUDA where there is one")
+    threads: int = Field(0, ge=0, description="CPU threads of a stage process; 0: as many as there are cores")
+    workers: int = Field(4, ge=0, description="data-loading processes of each rank; 0: load in the training process")
+    compile: bool = Field(False, description="torch.compile the student; needs a C++ compiler, or Triton on CUDA")
+    log_every: int = Field(20, ge=1, description="steps between two records of the metrics")
+    checkpoint_seconds: float = Field(600, ge=0, description="seconds between two checkpoints")
+    checkpoint_steps: int = Field(0, ge=0, description="steps between two checkpoints, besides; 0: by time alone")
+    keep_checkpoints: int = Field(2, ge=1, le=9, description="newest checkpoints that are kept, in case one is damaged")
+    knn_folder: Path | None = Field(
+        None, description="labelled images, a folder per class (or train/ and val/ of them), to watch kNN top-1 on"
+    )
+    knn_epochs: float = Field(1.0, gt=0, description="epochs between two kNN figures")
 
 
 def flat_settings(model: BaseModel, prefix: str = "") -> dict[str, tuple[Any, str]]:

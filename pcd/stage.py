@@ -19,7 +19,10 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from pcd.errors import PCDError
+from pcd.settings import StageRuntime
 
 __all__ = ["EXIT_STOPPED", "EXIT_USER_ERROR", "Metrics", "Spec", "Stopped", "read_spec", "run_stage", "write_json"]
 
@@ -73,7 +76,7 @@ class Spec:
     """Name of each input to the folder that an earlier stage left."""
     out: Path
     runtime: dict[str, Any]
-    """What cannot change the result: device, threads, workers, intervals."""
+    """What cannot change the result: pcd.settings.StageRuntime, and for the teacher stage where files may come from."""
     metrics: Metrics
     stop_requested: bool = field(default=False)
 
@@ -93,13 +96,19 @@ def read_spec(path: Path) -> Spec:
             settings=raw["settings"],
             inputs={name: Path(folder) for name, folder in raw["inputs"].items()},
             out=out,
-            runtime=raw["runtime"],
+            runtime=_with_defaults(raw["runtime"]),
             metrics=Metrics(out / "metrics.jsonl", os.environ.get("RANK", "0") == "0"),
         )
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise PCDError(
             f"{path} is not a stage spec ({type(error).__name__}: {error}); `pcd plan` shows a stage's"
         ) from None
+
+
+def _with_defaults(runtime: dict[str, Any]) -> dict[str, Any]:
+    """What every stage may count on, and whatever else a stage's own reader knows of."""
+    common = {name: value for name, value in runtime.items() if name in StageRuntime.model_fields}
+    return runtime | StageRuntime.model_validate(common).model_dump()
 
 
 def run_stage(main: Callable[[Spec], dict[str, Any]]) -> int:
@@ -120,14 +129,17 @@ def run_stage(main: Callable[[Spec], dict[str, Any]]) -> int:
         if spec.is_first_rank:
             result |= {"seconds": round(time.time() - began, 1), "peak_memory_mb": _peak_memory_mb()}
             write_json(spec.out / "result.json", result)
-            (spec.out / "checkpoint.pt").unlink(missing_ok=True)  # only now: until here it was what a retry needs
-            (spec.out / "error.txt").unlink(missing_ok=True)  # of an earlier attempt
+            for needless in (*spec.out.glob("checkpoint*.pt"), *spec.out.glob("nonfinite*.pt"), spec.out / "error.txt"):
+                needless.unlink(missing_ok=True)  # only now: until here they were what a retry needs
         return 0
     except Stopped:
         print("stopped behind a checkpoint", file=sys.stderr)
         return EXIT_STOPPED
     except PCDError as error:
         return _report(spec, str(error))
+    except ValidationError as error:  # of a spec that was written by hand: a profile's settings were checked before
+        first = error.errors()[0]
+        return _report(spec, f"{'.'.join(map(str, first['loc']))}: {first['msg']}; mend it in {sys.argv[1]}")
     except OSError as error:
         if error.errno is None or error.errno not in _PLAIN_OS_ERRORS:
             raise

@@ -9,7 +9,6 @@ from torchvision.models import mobilenet_v3_large, resnet18, resnet34, resnet50,
 from pcd.attention import PixelAttention
 from pcd.backbones import Backbone, TimmBackbone, TorchvisionBackbone
 from pcd.heads import build_pixel_mlp
-from pcd.layouts import HeadLayout
 from pcd.settings import TIMM_PREFIX, check_student_name
 
 __all__ = ["STUDENTS", "Student", "build_student"]
@@ -22,9 +21,8 @@ def _mobilenet_v3() -> Backbone:
     network = mobilenet_v3_large()
     for module in network.features.modules():
         if isinstance(module, nn.BatchNorm2d):
-            module.momentum = (
-                0.1  # the released code's; torchvision's 0.01 leaves a short run's statistics at their start
-            )
+            # The released code's; torchvision's 0.01 leaves a short run's statistics at their start.
+            module.momentum = 0.1
     return TorchvisionBackbone(network, ("features",), channels=960)
 
 
@@ -61,18 +59,21 @@ def build_student(name: str) -> Backbone:
 class Student(nn.Module):
     """Backbone, self-attention plug-in, projector and predictor.
 
-    Projector and predictor are shaped like the teacher's: for MoCo v3 [c -> hidden -> out] and [out -> hidden -> out]
-    (allo-rene/pcd@6b0ad4d). Only the backbone is exported.
+    Only the backbone is exported.
     """
 
-    def __init__(self, backbone: Backbone, head: HeadLayout, attention_heads: int | None) -> None:
-        """`attention_heads`: None leaves the plug-in out. Raises ValueError if they do not split the channels."""
+    def __init__(
+        self, backbone: Backbone, projector: tuple[int, ...], predictor: tuple[int, ...], attention_heads: int | None
+    ) -> None:
+        """Widths of the two MLPs are the teacher's to say: `TeacherEntry.projector_widths` and `.predictor_widths`.
+
+        `attention_heads`: None leaves the plug-in out. Raises ValueError if they do not split the channels.
+        """
         super().__init__()
-        *hidden, out = head.widths[1:]
         self.backbone = backbone
         self.attention = PixelAttention(backbone.channels, attention_heads) if attention_heads else nn.Identity()
-        self.projector = build_pixel_mlp((backbone.channels, *hidden, out))
-        self.predictor = build_pixel_mlp((out, *hidden, out))
+        self.projector = build_pixel_mlp(projector)
+        self.predictor = build_pixel_mlp(predictor)
 
     def forward(self, images: Tensor) -> Tensor:
         """(B, 3, H, W) -> (B, out, H/32, W/32), not normalised."""

@@ -1,31 +1,31 @@
 """PCD pre-training as a stage process: `python -m pcd.train SPEC`, alone or under `torchrun`.
 
 Reads `inputs.teacher` (the folder of a fetched teacher) and `inputs.data` (a folder with data.json, whose `pool` is a
-folder of unlabelled images); writes metrics.jsonl, checkpoint.pt while it runs, and in the end backbone.safetensors,
-for ResNets backbone_detectron2.pth, MODEL_CARD.md, receptive_field.json and .png, and result.json.
+folder of unlabelled images); writes metrics.jsonl, checkpoints while it runs, the exported backbone with its model
+card, the picture of its receptive field, and result.json.
 """
 
-import json
 import sys
 import time
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
-from timm.layers import convert_sync_batchnorm
-from torch import Tensor, nn
+from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from pcd.checkpoint import load_checkpoint, save_checkpoint
 from pcd.distributed import any_rank, gather, mean_over_ranks, process_group, rank, world_size
-from pcd.errors import PCDError
 from pcd.export import DETECTRON2_RESNETS, export_backbone, export_for_detectron2
-from pcd.image_folder import list_images, pool_folder
-from pcd.images import EpochBatches, TwoViewImages, iterate
-from pcd.loss import pixel_contrastive_loss
+from pcd.finite_guard import StepGuard
+from pcd.image_sources import ImageSource, open_pool
+from pcd.images import EpochBatches, TwoViewBatch, TwoViewImages, first_samples_hash, iterate
+from pcd.knn import KnnMonitor
+from pcd.loss_backends import choose_backend
 from pcd.model_card import write_model_card
+from pcd.networks import build_pair, hasten
 from pcd.optim import build_optimizer, set_learning_rate
 from pcd.precision import autocast_type
 from pcd.queue import NegativeQueue
@@ -33,181 +33,167 @@ from pcd.receptive_field import probe_images, write_receptive_field
 from pcd.schedule import cosine_with_warmup
 from pcd.settings import PretrainSettings
 from pcd.stage import Spec, Stopped, run_stage
-from pcd.students import Student, build_student
-from pcd.teachers import TEACHERS, Teacher, load_teacher
-from pcd.views import TwoViews
+from pcd.step_plan import StepPlan, plan_steps
+from pcd.students import Student
+from pcd.sync_norm import synchronise_norms
+from pcd.teachers import TEACHERS
+from pcd.training_loss import training_loss, views_of
+from pcd.training_state import TrainingState
+from pcd.unreadable import UnreadableImages
 
-__all__ = ["pretrain", "training_loss"]
+__all__ = ["pretrain"]
 
 
 def pretrain(spec: Spec) -> dict[str, Any]:
-    """The whole run in the order of time: build, resume, step, save, export."""
+    """The whole run in the order of time: build, check, resume, step, save, export."""
     settings = PretrainSettings.model_validate(spec.settings["pretrain"])
     seed: int = spec.settings["seed"]
     torch.set_num_threads(spec.runtime["threads"])
     with process_group(spec.runtime["device"]) as device:
-        paths = list_images(pool_folder(spec.inputs["data"]))
-        total = _count_steps(settings, len(paths))
-        teacher, student, queue = _build_networks(spec, settings, seed, device)
-        optimizer = build_optimizer(student, settings.optimizer)
-        peak = settings.optimizer.learning_rate * settings.global_batch / 256
-        warmup = round(settings.optimizer.warmup_epochs * total / settings.epochs)
-        first = _resume(spec, student, queue, optimizer)
-        # Two forward passes before one backward: buffers must not be broadcast in between.
-        replica = DistributedDataParallel(student, broadcast_buffers=False) if world_size() > 1 else student
+        source = open_pool(spec.inputs["data"])
+        plan = plan_steps(settings, len(source), world_size())
+        teacher, student = build_pair(spec.inputs["teacher"], spec.settings["teacher"], settings, seed)
+        queue = NegativeQueue(settings.loss.negatives, TEACHERS[spec.settings["teacher"]].head.widths[-1], seed)
         half = autocast_type(settings.precision, device)
+        hasten(teacher, half)
+        if world_size() > 1:
+            synchronise_norms(student, device)
+        for network in (student, teacher, queue):
+            network.to(device)
+        for network in (student, teacher):
+            network.to(memory_format=torch.channels_last)
+        optimizer = build_optimizer(student, settings.optimizer)
+        scaler = torch.amp.GradScaler(device.type, enabled=half is torch.float16)
+        state = TrainingState(student, queue, optimizer, scaler)
+        first, notes = state.resume(spec)
+        replica = _replicate(student, spec)
+        guard = StepGuard(spec, state, half)
+        unreadable = UnreadableImages(settings.max_unreadable_share, source)
+        unreadable.met |= set(notes.pop("unreadable", ()))
+        monitor, monitor_every = _monitor(spec, settings, plan)
+        backend = choose_backend(device, half or torch.float32, queue.negatives.shape[1], settings.loss.backend)
+        print(f"the loss runs by {backend.backend} ({backend.reason})")
 
-        loader = _loader(spec, settings, paths, seed, first, total)
-        saved_at = time.monotonic()
+        clock = time.monotonic
+        saved_at = logged_at = clock()
+        waited, logged = 0.0, first
         student.train()
-        for step, views in enumerate(iterate(loader), start=first):
-            view1, view2 = (v.to(device, memory_format=torch.channels_last, non_blocking=True) for v in views)
-            learning_rate = cosine_with_warmup(step, total, warmup, peak)
+        batches = iterate(_loader(spec, settings, source, plan, seed, first))
+        for step in range(first, plan.total):
+            asked_at = clock()
+            parts = list(islice(batches, settings.accumulation))
+            waited += clock() - asked_at
+            if step == 0:
+                notes["first_samples_sha256"] = first_samples_hash(parts[0])
+            for part in parts:
+                unreadable.note(part.unreadable)
+
+            learning_rate = cosine_with_warmup(step, plan.total, plan.warmup, plan.peak_learning_rate)
             set_learning_rate(optimizer, learning_rate)
-            with torch.autocast(device.type, half) if half else nullcontext():
-                loss, negatives = training_loss(replica, teacher, queue, view1, view2, settings)
-            if not torch.isfinite(loss):
-                raise PCDError(f"the loss is {loss.item()} at step {step}; lower optimizer.learning_rate")
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            queue.enqueue(gather(negatives))
+            loss, negatives = torch.zeros((), device=device), []
+            for part in parts:
+                views = views_of(part, device)
+                with _ranks_meet(replica, part is parts[-1]):
+                    with torch.autocast(device.type, half, enabled=half is not None):
+                        part_loss, vectors = training_loss(replica, teacher, queue.negatives, *views, settings.loss)
+                    scaler.scale(part_loss / len(parts)).backward()
+                loss += part_loss.detach() / len(parts)
+                negatives.append(gather(vectors))  # in the order of the global batch
+            scaler.unscale_(optimizer)
+            gradient_norm = guard.check(step, loss, parts)
+            scaler.step(optimizer)
+            scaler.update()
+            queue.enqueue(torch.cat(negatives))
 
             done = step + 1
-            if done % spec.runtime["log_every"] == 0 or done == total:
-                spec.metrics.log(
-                    done, total, {"loss": mean_over_ranks(loss.detach()).item(), "learning_rate": learning_rate}
-                )
-            stop = any_rank(spec.stop_requested, device)
-            if stop or time.monotonic() - saved_at > spec.runtime["checkpoint_seconds"]:
-                _save(spec, done, student, queue, optimizer)
-                saved_at = time.monotonic()
-            if stop and done < total:
-                raise Stopped
-        _save(spec, total, student, queue, optimizer)  # so that a fault of what follows costs no training
+            is_watched = done % monitor_every == 0
+            if done % spec.runtime["log_every"] == 0 or done == plan.total or is_watched:
+                seconds = clock() - logged_at
+                figures = {
+                    "loss": mean_over_ranks(loss).item(),
+                    "learning_rate": learning_rate,
+                    "gradient_norm": gradient_norm,
+                    "images_per_second": (done - logged) * settings.global_batch / seconds,
+                    "waiting_for_data": waited / seconds,
+                }
+                if monitor and is_watched:
+                    figures["knn_top1"] = monitor.top1(student.backbone, device)
+                spec.metrics.log(done, plan.total, figures)
+                logged_at, waited, logged = clock(), 0.0, done
+            is_due = clock() - saved_at > spec.runtime["checkpoint_seconds"] or (
+                spec.runtime["checkpoint_steps"] and done % spec.runtime["checkpoint_steps"] == 0
+            )
+            stop, save = any_rank([spec.stop_requested, bool(is_due)], device)
+            if (stop or save) and done < plan.total:
+                state.save(spec, done, notes | {"unreadable": unreadable.on_all_ranks()})
+                saved_at = clock()
+                if stop:
+                    raise Stopped
+        damaged = unreadable.on_all_ranks()
+        state.save(
+            spec, plan.total, notes | {"unreadable": damaged}
+        )  # so that a fault of what follows costs no training
         if spec.is_first_rank:
-            _export(spec, settings, student, paths)
+            _export(spec, settings, student, source)
     entry = TEACHERS[spec.settings["teacher"]]
-    return {
-        "steps": total,
-        "images": len(paths),
+    return notes | {
+        "steps": plan.total,
+        "images": len(source),
+        "unreadable_images": len(damaged),
+        "loss_backend": backend.backend,
         "precision": str(half or torch.float32).removeprefix("torch."),
         "teacher_licence": entry.licence,
         "teacher_noncommercial": entry.noncommercial,
     }
 
 
-def training_loss(
-    student: nn.Module, teacher: Teacher, queue: NegativeQueue, view1: Tensor, view2: Tensor, settings: PretrainSettings
-) -> tuple[Tensor, Tensor]:
-    """The loss of one batch, mean of the two directions, and the vectors that join the queue.
-
-    Args:
-        view1, view2: (B, 3, size, size).
-
-    Returns:
-        A scalar, and the teacher's output on view 1, pooled over the grid: (B, O).
-    """
-    student1, student2 = student(view1), student(view2)  # one pass each: BatchNorm sees one view at a time
-    teacher1, teacher2 = teacher(torch.cat([view1, view2])).chunk(2)
-    if student1.shape != teacher1.shape:
-        raise PCDError(f"the student's map {tuple(student1.shape)} does not fit the teacher's {tuple(teacher1.shape)}")
-    pooled = teacher1.float().mean(dim=(2, 3))  # (B, O)
-    if settings.loss.pairing == "crossed":
-        teacher1, teacher2 = teacher2, teacher1
-    loss1 = pixel_contrastive_loss(student1, teacher1, queue.negatives, settings.loss.temperature)
-    loss2 = pixel_contrastive_loss(student2, teacher2, queue.negatives, settings.loss.temperature)
-    return (loss1 + loss2) / 2, pooled
+def _replicate(student: Student, spec: Spec) -> nn.Module:
+    if spec.runtime["compile"]:
+        student.compile()
+    if world_size() == 1:
+        return student
+    # Two forward passes before one backward: buffers must not be broadcast in between.
+    return DistributedDataParallel(student, broadcast_buffers=False)
 
 
-def _count_steps(settings: PretrainSettings, images: int) -> int:
-    if images < settings.global_batch:
-        raise PCDError(
-            f"the pool has {images} images, fewer than one global batch of {settings.global_batch}; "
-            "lower pretrain.global_batch or add images"
-        )
-    if settings.global_batch % world_size():
-        raise PCDError(
-            f"a global batch of {settings.global_batch} does not divide among {world_size()} processes; "
-            "choose a multiple"
-        )
-    total = round(settings.epochs * (images // settings.global_batch))
-    if total == 0:
-        raise PCDError(
-            f"{settings.epochs:g} epochs over {images} images are no whole step of {settings.global_batch} images; "
-            "raise pretrain.epochs"
-        )
-    return total
-
-
-def _build_networks(
-    spec: Spec, settings: PretrainSettings, seed: int, device: torch.device
-) -> tuple[Teacher, Student, NegativeQueue]:
-    name: str = spec.settings["teacher"]
-    file = json.loads((spec.inputs["teacher"] / "result.json").read_text())["file"]
-    teacher = load_teacher(name, spec.inputs["teacher"] / file, keep_last_norm=settings.adaptor_keeps_last_norm)
-    torch.manual_seed(seed)  # the student's start is the seed's on every rank
-    head = TEACHERS[name].head
-    backbone = build_student(settings.student)
-    try:
-        student = Student(backbone, head, settings.attention_heads if settings.attention else None)
-    except ValueError as error:
-        raise PCDError(f"pretrain.attention_heads: {error}") from None
-    queue = NegativeQueue(settings.loss.negatives, head.widths[-1], seed)
-    if world_size() > 1 and device.type == "cuda":
-        student = convert_sync_batchnorm(student)  # torch's own would drop the activations in timm's BatchNorms
-    student.to(device).to(memory_format=torch.channels_last)
-    teacher.to(device).to(memory_format=torch.channels_last)
-    return teacher, student, queue.to(device)
+def _ranks_meet(replica: nn.Module, now: bool) -> AbstractContextManager[None]:
+    """Gradients are summed over the ranks once a step, in the backward pass of its last part."""
+    return replica.no_sync() if isinstance(replica, DistributedDataParallel) and not now else nullcontext()
 
 
 def _loader(
-    spec: Spec, settings: PretrainSettings, paths: list[Path], seed: int, first: int, total: int
-) -> DataLoader[tuple[Tensor, Tensor]]:
-    batches = EpochBatches(len(paths), settings.global_batch, seed, first, total, rank(), world_size())
+    spec: Spec, settings: PretrainSettings, source: ImageSource, plan: StepPlan, seed: int, first: int
+) -> DataLoader[TwoViewBatch]:
+    batches = EpochBatches(
+        source, settings.global_batch, seed, first, plan.total, rank(), world_size(), settings.accumulation
+    )
     workers: int = spec.runtime["workers"]
     return DataLoader(
-        TwoViewImages(paths, TwoViews(settings.views), seed),
+        TwoViewImages(source, settings.views, seed),
         batch_sampler=batches,
         num_workers=workers,
         persistent_workers=workers > 0,
         pin_memory=torch.cuda.is_available(),
+        generator=torch.Generator(),  # the loader draws a seed for its workers: not from the run's random state
     )
 
 
-def _export(spec: Spec, settings: PretrainSettings, student: Student, paths: list[Path]) -> None:
+def _monitor(spec: Spec, settings: PretrainSettings, plan: StepPlan) -> tuple[KnnMonitor | None, int]:
+    """What watches kNN top-1 on the first rank, if it is wanted, and after how many steps; it changes nothing."""
+    every = max(1, round(spec.runtime["knn_epochs"] * plan.per_epoch))
+    folder: Path | None = spec.runtime["knn_folder"]
+    if folder is None:
+        return None, plan.total
+    return (KnnMonitor(folder, settings.views.size) if spec.is_first_rank else None), every
+
+
+def _export(spec: Spec, settings: PretrainSettings, student: Student, source: ImageSource) -> None:
     export_backbone(student.backbone, spec.out / "backbone.safetensors", {"student": settings.student})
     if settings.student in DETECTRON2_RESNETS:
         export_for_detectron2(student.backbone, spec.out / "backbone_detectron2.pth")
-    figures = write_receptive_field(student, probe_images(paths, settings.views.size), spec.out)
+    figures = write_receptive_field(student, probe_images(source, settings.views.size), spec.out)
     write_model_card(spec, settings, figures)
-
-
-def _save(spec: Spec, done: int, student: Student, queue: NegativeQueue, optimizer: torch.optim.Optimizer) -> None:
-    if spec.is_first_rank:
-        state = {
-            "step": done,
-            "student": student.state_dict(),
-            "queue": queue.state_dict(),
-            "optimizer": optimizer.state_dict(),
-        }
-        save_checkpoint(spec.out / "checkpoint.pt", state)
-
-
-def _resume(spec: Spec, student: Student, queue: NegativeQueue, optimizer: torch.optim.Optimizer) -> int:
-    """Load the last checkpoint, if there is one, and return the step to go on from.
-
-    Views and order depend on (seed, epoch, image) alone, so no random state has to be kept.
-    """
-    state = load_checkpoint(spec.out / "checkpoint.pt")
-    first = state["step"] if state else 0
-    if state:
-        student.load_state_dict(state["student"])
-        queue.load_state_dict(state["queue"])
-        optimizer.load_state_dict(state["optimizer"])
-        print(f"resumed from step {first}")
-    spec.metrics.drop_after(first)
-    return int(first)
 
 
 if __name__ == "__main__":

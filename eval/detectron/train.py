@@ -86,7 +86,7 @@ def train_detector(cfg: Any, detector: Any, settings: FinetuneSettings, train_na
             if done % spec.runtime["log_every"] == 0 or done == total:
                 parts = {name: value.item() for name, value in losses.items()}
                 spec.metrics.log(done, total, {"loss": loss.item(), **parts, "learning_rate": rate})
-            stop = any_rank(spec.stop_requested, device)
+            (stop,) = any_rank([spec.stop_requested], device)
             if stop or time.monotonic() - saved_at > spec.runtime["checkpoint_seconds"]:
                 _save(run, done)
                 saved_at = time.monotonic()
@@ -98,7 +98,7 @@ def train_detector(cfg: Any, detector: Any, settings: FinetuneSettings, train_na
 def _build_optimizer(detector: nn.Module, settings: FinetuneSettings) -> torch.optim.Optimizer:
     groups = get_default_optimizer_params(detector, settings.learning_rate, settings.weight_decay, 0.0, 1.0, 0.0)
     if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.learning_rate)
+        return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
     return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=0.9)
 
 

@@ -20,16 +20,17 @@ from torch.utils.data import DataLoader
 from pcd.checkpoint import load_checkpoint, save_checkpoint
 from pcd.errors import PCDError
 from pcd.heads import build_vector_head
-from pcd.image_folder import list_images, pool_folder
+from pcd.image_sources import open_pool
 from pcd.images import EpochBatches, TwoViewImages, iterate
 from pcd.optim import build_optimizer, set_learning_rate
+from pcd.photometric import photometric
 from pcd.precision import autocast_type
 from pcd.schedule import cosine_with_warmup
 from pcd.settings import OptimizerSettings, Settings, ViewSettings, setting
 from pcd.stage import Spec, Stopped, run_stage, write_json
-from pcd.teachers.load import build_trunk
 from pcd.teachers.registry import DEMO_CHECKPOINT, DEMO_HEAD, DEMO_RECIPE, DEMO_TRUNK
-from pcd.views import TwoViews
+from pcd.teachers.trunks import build_trunk
+from pcd.unreadable import UnreadableImages
 
 __all__ = ["DemoTeacherSettings", "momentum_contrast_loss", "train_demo_teacher"]
 
@@ -79,10 +80,10 @@ def train_demo_teacher(spec: Spec) -> dict[str, Any]:
     settings = DemoTeacherSettings.model_validate(spec.settings["demo_teacher"])
     torch.set_num_threads(spec.runtime["threads"])
     torch.manual_seed(settings.seed)
-    paths = list_images(pool_folder(spec.inputs["data"]))
-    per_epoch = len(paths) // settings.batch
+    source = open_pool(spec.inputs["data"])
+    per_epoch = len(source) // settings.batch
     if per_epoch == 0:
-        raise PCDError(f"the pool has {len(paths)} images, fewer than one batch of {settings.batch}; add images")
+        raise PCDError(f"the pool has {len(source)} images, fewer than one batch of {settings.batch}; add images")
     total, warmup = round(settings.epochs * per_epoch), round(settings.optimizer.warmup_epochs * per_epoch)
 
     base, predictor = _Encoder(), build_vector_head(_predictor_layout())
@@ -94,12 +95,17 @@ def train_demo_teacher(spec: Spec) -> dict[str, Any]:
     peak = settings.optimizer.learning_rate * settings.batch / 256
 
     loader = DataLoader(
-        TwoViewImages(paths, TwoViews(settings.views), settings.seed),
-        batch_sampler=EpochBatches(len(paths), settings.batch, settings.seed, first, total),
+        TwoViewImages(source, settings.views, settings.seed),
+        batch_sampler=EpochBatches(source, settings.batch, settings.seed, first, total),
         num_workers=spec.runtime["workers"],
     )
-    for step, views in enumerate(iterate(loader), start=first):
-        view1, view2 = (v.contiguous(memory_format=torch.channels_last) for v in views)
+    unreadable = UnreadableImages(0.0, source)
+    for step, batch in enumerate(iterate(loader), start=first):
+        unreadable.note(batch.unreadable)
+        view1, view2 = (
+            photometric(crops.pixels, crops.photometric).contiguous(memory_format=torch.channels_last)
+            for crops in (batch.view1, batch.view2)
+        )
         set_learning_rate(optimizer, cosine_with_warmup(step, total, warmup, peak))
         with torch.autocast("cpu", half) if half else nullcontext():
             query1, query2 = predictor(base(view1)), predictor(base(view2))

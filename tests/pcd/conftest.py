@@ -1,8 +1,11 @@
 """What the method's tests share: one thread, seeded hypothesis, a tiny pool of images, and stage folders."""
 
 import json
+import multiprocessing
 import os
 import shutil
+import socket
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +16,7 @@ import torch
 from hypothesis import settings
 from PIL import Image
 
+from pcd.distributed import process_group
 from pcd.stage import Spec, read_spec
 from pcd.teachers.registry import DEMO_CHECKPOINT
 
@@ -101,3 +105,38 @@ def make_spec(write_spec: Callable[..., Path]) -> Callable[..., Spec]:
         return spec
 
     return make
+
+
+class _Failed(str):
+    """The traceback of a rank."""
+
+
+@pytest.fixture
+def of_two_ranks() -> Callable[[Callable[[], Any]], list[Any]]:
+    """What a function gives on each rank of a real group of two processes."""
+
+    def run(work: Callable[[], Any]) -> list[Any]:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        context = multiprocessing.get_context("fork")  # so that `work` may be a lambda, and torch is imported already
+        answers: Any = context.Queue()
+
+        def join(number: int) -> None:
+            os.environ |= {"RANK": str(number), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+            try:
+                with process_group("cpu"):
+                    answers.put((number, work()))
+            except BaseException:
+                answers.put((number, _Failed(traceback.format_exc())))
+
+        processes = [context.Process(target=join, args=(number,)) for number in range(2)]
+        for process in processes:
+            process.start()
+        gathered = dict(answers.get(timeout=60) for _ in processes)
+        for process in processes:
+            process.join(60)
+        assert not any(isinstance(answer, _Failed) for answer in gathered.values()), gathered
+        return [gathered[0], gathered[1]]
+
+    return run

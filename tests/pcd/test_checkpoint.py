@@ -44,3 +44,35 @@ def test_foreign_file_is_the_users_error(tmp_path: Path) -> None:
     (tmp_path / "c.pt").write_text("<html>")
     with pytest.raises(PCDError, match="is damaged"):
         load_checkpoint(tmp_path / "c.pt")
+
+
+def _save_steps(path: Path, count: int, keep: int) -> None:
+    for step in range(1, count + 1):
+        save_checkpoint(path, {"step": step}, keep)
+
+
+def test_the_last_ones_are_kept_and_no_more(tmp_path: Path) -> None:
+    _save_steps(tmp_path / "c.pt", count=5, keep=3)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c.1.pt", "c.2.pt", "c.pt"]
+    assert [torch.load(tmp_path / name)["step"] for name in ("c.pt", "c.1.pt", "c.2.pt")] == [5, 4, 3]
+
+
+def test_a_damaged_checkpoint_gives_way_to_the_one_before(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    _save_steps(tmp_path / "c.pt", count=4, keep=3)
+    (tmp_path / "c.pt").write_bytes(b"damaged")
+    assert load_checkpoint(tmp_path / "c.pt") == {"step": 3}
+    assert "c.pt is damaged" in capsys.readouterr().out
+
+
+def test_a_kill_between_the_renames_leaves_the_one_before(tmp_path: Path) -> None:
+    _save_steps(tmp_path / "c.pt", count=2, keep=2)
+    (tmp_path / "c.pt").unlink()  # renamed to c.1.pt, and the new one not yet in its place
+    assert load_checkpoint(tmp_path / "c.pt") == {"step": 1}
+
+
+def test_where_all_are_damaged_the_user_decides(tmp_path: Path) -> None:
+    _save_steps(tmp_path / "c.pt", count=2, keep=2)
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"damaged")
+    with pytest.raises(PCDError, match=r"c\.1\.pt is damaged .* there is no older one"):
+        load_checkpoint(tmp_path / "c.pt")

@@ -1,6 +1,3 @@
-import multiprocessing
-import os
-import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -8,9 +5,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from pcd.distributed import any_rank, gather, mean_over_ranks, process_group, rank, world_size
+from pcd.distributed import (
+    any_rank,
+    gather,
+    gather_objects,
+    mean_over_ranks,
+    process_group,
+    rank,
+    sum_over_ranks,
+    world_size,
+)
 
 CPU = torch.device("cpu")
+TwoRanks = Callable[[Callable[[], Any]], list[Any]]
 
 
 def test_alone_this_is_rank_0() -> None:
@@ -32,7 +39,7 @@ def test_alone_the_mean_is_the_value() -> None:
 
 @pytest.mark.parametrize("flag", [True, False])
 def test_alone_any_rank_is_this_rank(flag: bool) -> None:
-    assert any_rank(flag, CPU) is flag
+    assert any_rank([flag], CPU) == [flag]
 
 
 def test_alone_no_process_group_is_joined(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -42,48 +49,42 @@ def test_alone_no_process_group_is_joined(monkeypatch: pytest.MonkeyPatch) -> No
         assert not torch.distributed.is_initialized()
 
 
-def _of_two_ranks(work: Callable[[], Any]) -> list[Any]:
-    """What `work` gives on each rank of a real group of two processes."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    context = multiprocessing.get_context("fork")  # so that `work` may be a lambda, and torch is imported already
-    answers: Any = context.Queue()
-
-    def join(number: int) -> None:
-        os.environ |= {"RANK": str(number), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        with process_group("cpu"):
-            answers.put((number, work()))
-
-    processes = [context.Process(target=join, args=(number,)) for number in range(2)]
-    for process in processes:
-        process.start()
-    gathered = dict(answers.get(timeout=60) for _ in processes)
-    for process in processes:
-        process.join(60)
-    return [gathered[0], gathered[1]]
-
-
 def _rows() -> Tensor:
     return torch.tensor([[10 * rank(), 10 * rank() + 1]])
 
 
-def test_ranks_know_their_number_and_the_worlds_size() -> None:
-    assert _of_two_ranks(lambda: (rank(), world_size())) == [(0, 2), (1, 2)]
+def test_ranks_know_their_number_and_the_worlds_size(of_two_ranks: TwoRanks) -> None:
+    assert of_two_ranks(lambda: (rank(), world_size())) == [(0, 2), (1, 2)]
 
 
-def test_gather_stacks_in_the_order_of_ranks_on_every_rank() -> None:
-    assert _of_two_ranks(lambda: gather(_rows()).tolist()) == [[[0, 1], [10, 11]]] * 2
+def test_gather_stacks_in_the_order_of_ranks_on_every_rank(of_two_ranks: TwoRanks) -> None:
+    assert of_two_ranks(lambda: gather(_rows()).tolist()) == [[[0, 1], [10, 11]]] * 2
 
 
-def test_mean_is_taken_over_the_ranks() -> None:
-    assert _of_two_ranks(lambda: mean_over_ranks(torch.tensor(float(rank()))).item()) == [0.5, 0.5]
+def test_mean_is_taken_over_the_ranks(of_two_ranks: TwoRanks) -> None:
+    assert of_two_ranks(lambda: mean_over_ranks(torch.tensor(float(rank()))).item()) == [0.5, 0.5]
 
 
 @pytest.mark.parametrize("told", [0, 1])
-def test_a_flag_of_one_rank_is_seen_by_all(told: int) -> None:
-    assert _of_two_ranks(lambda: any_rank(rank() == told, CPU)) == [True, True]
+def test_a_flag_of_one_rank_is_seen_by_all(told: int, of_two_ranks: TwoRanks) -> None:
+    assert of_two_ranks(lambda: any_rank([False, rank() == told], CPU)) == [[False, True]] * 2
 
 
-def test_a_flag_of_no_rank_is_seen_by_none() -> None:
-    assert _of_two_ranks(lambda: any_rank(False, CPU)) == [False, False]
+def test_a_flag_of_no_rank_is_seen_by_none(of_two_ranks: TwoRanks) -> None:
+    assert of_two_ranks(lambda: any_rank([False], CPU)) == [[False]] * 2
+
+
+def test_objects_come_in_the_order_of_ranks_on_every_rank(of_two_ranks: TwoRanks) -> None:
+    assert of_two_ranks(lambda: gather_objects({"rank": rank()})) == [[{"rank": 0}, {"rank": 1}]] * 2
+
+
+def test_alone_an_object_is_the_only_one() -> None:
+    assert gather_objects("a") == ["a"]
+
+
+def test_sum_leaves_its_input_as_it_was(of_two_ranks: TwoRanks) -> None:
+    def work() -> list[float]:
+        x = torch.tensor(rank() + 1.0)
+        return [sum_over_ranks(x).item(), x.item()]
+
+    assert of_two_ranks(work) == [[3, 1], [3, 2]]

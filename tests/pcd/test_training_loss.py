@@ -1,29 +1,23 @@
 import copy
-from typing import Any
+from pathlib import Path
 
 import pytest
 import torch
 from torch import Tensor
 
+from pcd.alignment import Geometry
 from pcd.errors import PCDError
 from pcd.loss import reference_pixel_contrastive_loss
+from pcd.networks import build_pair
 from pcd.optim import build_optimizer
 from pcd.queue import NegativeQueue
-from pcd.settings import OptimizerSettings, PretrainSettings
+from pcd.settings import LossSettings, OptimizerSettings, PretrainSettings
 from pcd.students import Student, build_student
 from pcd.teachers import TEACHERS, Teacher, load_teacher
 from pcd.teachers.registry import DEMO_CHECKPOINT
-from pcd.train import training_loss
+from pcd.training_loss import View, training_loss
 
-TINY: dict[str, Any] = {
-    "epochs": 2,
-    "global_batch": 8,
-    "precision": "fp32",
-    "views": {"size": 32},
-    "loss": {"negatives": 60},  # no multiple of the batch
-    "optimizer": {"warmup_epochs": 1},
-}
-"""Two epochs of three steps over the 24 images of the pool."""
+Views = tuple[View, View]
 
 
 @pytest.fixture
@@ -33,7 +27,8 @@ def teacher() -> Teacher:
 
 @pytest.fixture
 def student() -> Student:
-    return Student(build_student("resnet18"), TEACHERS["demo"].head, attention_heads=8)
+    entry = TEACHERS["demo"]
+    return Student(build_student("resnet18"), entry.projector_widths(512), entry.predictor_widths(), attention_heads=8)
 
 
 @pytest.fixture
@@ -42,64 +37,75 @@ def queue() -> NegativeQueue:
 
 
 @pytest.fixture
-def views() -> tuple[Tensor, Tensor]:
-    return torch.randn(4, 3, 64, 64), torch.randn(4, 3, 64, 64)
+def views() -> Views:
+    """Of the upper and of the lower three quarters of four images."""
+    upper, lower = (
+        Geometry(torch.tensor([[top, 0, 0.75, 1]] * 4), torch.zeros(4, dtype=torch.bool)) for top in (0, 0.25)
+    )
+    return View(torch.randn(4, 3, 64, 64), upper), View(torch.randn(4, 3, 64, 64), lower)
 
 
 @pytest.mark.parametrize("pairing", ["crossed", "same"])
 def test_pairing_says_which_views_teacher_map_a_student_map_meets(
-    student: Student, teacher: Teacher, queue: NegativeQueue, views: tuple[Tensor, Tensor], pairing: str
+    student: Student, teacher: Teacher, queue: NegativeQueue, views: Views, pairing: str
 ) -> None:
     student.eval()  # so that the student can be asked twice for the same maps
-    settings = PretrainSettings.model_validate(TINY | {"loss": {"pairing": pairing}})
-    loss, _ = training_loss(student, teacher, queue, *views, settings)
-    targets = [teacher(view) for view in (reversed(views) if pairing == "crossed" else views)]
+    settings = LossSettings(pairing=pairing)
+    loss, _ = training_loss(student, teacher, queue.negatives, *views, settings)
+    targets = [teacher(view.images) for view in (reversed(views) if pairing == "crossed" else views)]
     expected = [
-        reference_pixel_contrastive_loss(student(view), target, queue.negatives, 0.2)
+        reference_pixel_contrastive_loss(student(view.images), target, queue.negatives, 0.2)
         for view, target in zip(views, targets, strict=True)
     ]
     torch.testing.assert_close(loss, (expected[0] + expected[1]) / 2, rtol=1e-4, atol=1e-5)
 
 
 def test_crossed_and_same_pairing_differ(
-    student: Student, teacher: Teacher, queue: NegativeQueue, views: tuple[Tensor, Tensor]
+    student: Student, teacher: Teacher, queue: NegativeQueue, views: Views
 ) -> None:
     student.eval()
     crossed, same = (
-        training_loss(student, teacher, queue, *views, PretrainSettings.model_validate({"loss": {"pairing": pairing}}))[
-            0
-        ]
+        training_loss(student, teacher, queue.negatives, *views, LossSettings(pairing=pairing))[0]
         for pairing in ("crossed", "same")
     )
     assert abs(crossed - same) > 1e-4
 
 
 def test_teachers_pooled_view_1_joins_the_queue(
-    student: Student, teacher: Teacher, queue: NegativeQueue, views: tuple[Tensor, Tensor]
+    student: Student, teacher: Teacher, queue: NegativeQueue, views: Views
 ) -> None:
-    _, negatives = training_loss(student, teacher, queue, *views, PretrainSettings())
-    torch.testing.assert_close(negatives, teacher(views[0]).mean(dim=(2, 3)), rtol=1e-4, atol=1e-4)
+    _, negatives = training_loss(student, teacher, queue.negatives, *views, LossSettings())
+    torch.testing.assert_close(negatives, teacher(views[0].images).mean(dim=(2, 3)), rtol=1e-4, atol=1e-4)
 
 
-def test_loss_leaves_the_queue_alone(
-    student: Student, teacher: Teacher, queue: NegativeQueue, views: tuple[Tensor, Tensor]
-) -> None:
+def test_loss_leaves_the_queue_alone(student: Student, teacher: Teacher, queue: NegativeQueue, views: Views) -> None:
     before = queue.negatives.clone()
-    training_loss(student, teacher, queue, *views, PretrainSettings())
+    training_loss(student, teacher, queue.negatives, *views, LossSettings())
     assert torch.equal(queue.negatives, before)
 
 
-def test_map_that_does_not_fit_the_teachers_is_the_users_error(
-    teacher: Teacher, queue: NegativeQueue, views: tuple[Tensor, Tensor]
+def test_teachers_finer_map_is_pooled_to_the_students_grid(
+    student: Student, teacher: Teacher, queue: NegativeQueue, views: Views
 ) -> None:
-    wide = Student(build_student("resnet18"), TEACHERS["mocov3_r50_100"].head, attention_heads=None)
-    with pytest.raises(PCDError, match="does not fit the teacher's"):
-        training_loss(wide, teacher, queue, *views, PretrainSettings())
+    student.eval()
+
+    class Finer(torch.nn.Module):
+        def forward(self, images: Tensor) -> Tensor:
+            return teacher(images).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
+
+    losses = [training_loss(student, t, queue.negatives, *views, LossSettings())[0] for t in (teacher, Finer())]  # type: ignore[arg-type]
+    torch.testing.assert_close(losses[1], losses[0])
+
+
+def test_networks_whose_maps_do_not_meet_are_the_users_error(teacher_folder: Path) -> None:
+    settings = PretrainSettings(student="timm:resnet18", attention_heads=7)
+    with pytest.raises(PCDError, match=r"pretrain\.attention_heads"):
+        build_pair(teacher_folder, "demo", settings, seed=0)
 
 
 @pytest.fixture
 def before_and_after(
-    student: Student, teacher: Teacher, queue: NegativeQueue, views: tuple[Tensor, Tensor]
+    student: Student, teacher: Teacher, queue: NegativeQueue, views: Views
 ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
     """All tensors of both networks around one whole training step, with `train()` called on both."""
     student.train()
@@ -107,7 +113,7 @@ def before_and_after(
     both = torch.nn.ModuleDict({"student": student, "teacher": teacher})
     before = copy.deepcopy(both.state_dict())
     optimizer = build_optimizer(student, PretrainSettings().optimizer)
-    training_loss(student, teacher, queue, *views, PretrainSettings())[0].backward()
+    training_loss(student, teacher, queue.negatives, *views, LossSettings())[0].backward()
     optimizer.step()
     return before, both.state_dict()
 
@@ -141,12 +147,12 @@ def test_student_changes_in_a_step(
 
 
 def test_steps_on_one_batch_lower_its_loss(
-    student: Student, teacher: Teacher, queue: NegativeQueue, views: tuple[Tensor, Tensor]
+    student: Student, teacher: Teacher, queue: NegativeQueue, views: Views
 ) -> None:
     optimizer = build_optimizer(student, OptimizerSettings(name="adamw", learning_rate=1e-3))
     losses = []
     for _ in range(6):
-        loss, _ = training_loss(student, teacher, queue, *views, PretrainSettings())
+        loss, _ = training_loss(student, teacher, queue.negatives, *views, LossSettings())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

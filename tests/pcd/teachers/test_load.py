@@ -1,6 +1,7 @@
 import argparse
 import copy
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -8,27 +9,29 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from pcd.errors import PCDError
-from pcd.heads import build_vector_head
-from pcd.layouts import HeadLayout, TrunkLayout
+from pcd.heads import build_dense_head, build_vector_head
+from pcd.layouts import HeadLayout, ResNetLayout
 from pcd.teachers import TeacherEntry, load_teacher
-from pcd.teachers.load import build_trunk, load_entry
+from pcd.teachers.load import load_entry
+from pcd.teachers.tensors import read_published, write_converted
+from pcd.teachers.trunks import build_trunk
 
 PREFIX = "module.momentum_encoder."
 ENTRY = TeacherEntry(
     name="tiny",
     title="a teacher small enough for tests",
     url="file:///tiny.pth.tar",
-    sha256=None,
-    size_bytes=None,
+    published_hash=None,
     licence="Apache-2.0",
     noncommercial=False,
     top_key="state_dict",
     trunk_prefix=PREFIX,
-    head_prefix="fc.",
-    trunk=TrunkLayout(block="basic", layers=(1, 1, 1, 1), channels=(8, 8, 12, 16)),
+    head_prefix=f"{PREFIX}fc.",
+    trunk=ResNetLayout(block="basic", layers=(1, 1, 1, 1), channels=(8, 8, 12, 16)),
     head=HeadLayout(widths=(16, 12, 6), bias=False, norm=True, last_norm="plain"),
     accuracy="none",
     source="this test",
@@ -116,12 +119,41 @@ def test_half_precision_file_gives_a_full_precision_teacher(path: Path, tensors:
 
 
 def test_bottleneck_trunk_loads(path: Path) -> None:
-    trunk = TrunkLayout(block="bottleneck", layers=(1, 1, 1, 1), channels=(4, 4, 4, 4))
+    trunk = ResNetLayout(block="bottleneck", layers=(1, 1, 1, 1), channels=(4, 4, 4, 4))
     entry = replace(ENTRY, trunk=trunk)
     state = {f"{PREFIX}{n}": t for n, t in build_trunk(trunk).state_dict().items()}
     state |= {f"{PREFIX}fc.{n}": t for n, t in build_vector_head(entry.head).state_dict().items()}
     torch.save({"state_dict": state}, path)
     assert load_entry(entry, path)(torch.randn(1, 3, 64, 64)).shape == (1, 6, 2, 2)
+
+
+def test_dense_head_is_applied_to_each_pixel_as_it_is(path: Path) -> None:
+    layout = HeadLayout(widths=(16, 12, 6), bias=True, norm=False, last_norm="none", dense=True)
+    entry = replace(ENTRY, head=layout)
+    trunk, head = _trained_looking(build_trunk(entry.trunk)), build_dense_head(layout)
+    state = {f"{PREFIX}{n}": t for n, t in trunk.state_dict().items()}
+    torch.save({"state_dict": state | {f"{PREFIX}fc.{n}": t for n, t in head.state_dict().items()}}, path)
+    images = torch.randn(2, 3, 64, 96)
+    torch.testing.assert_close(load_entry(entry, path)(images), head(trunk(images)).detach())
+
+
+def test_file_from_before_batches_were_counted_loads(path: Path, tensors: dict[str, Tensor]) -> None:
+    torch.save({"state_dict": {n: t for n, t in tensors.items() if "num_batches_tracked" not in n}}, path)
+    assert {t.item() for n, t in load_entry(ENTRY, path).state_dict().items() if "num_batches" in n} == {0}
+
+
+def test_names_behind_a_wrapper_are_read(path: Path, tensors: dict[str, Tensor]) -> None:
+    torch.save({"state_dict": {f"wrapped.{n}": t for n, t in tensors.items()}}, path)
+    _refused(path, PREFIX)
+    load_entry(replace(ENTRY, wrapper="wrapped."), path)
+
+
+def test_dropped_names_may_stand_there_and_need_not(good: Path, path: Path, tensors: dict[str, Tensor]) -> None:
+    entry = replace(ENTRY, dropped=(f"{PREFIX}fc.9.*",))
+    load_entry(entry, good)
+    torch.save({"state_dict": tensors | {f"{PREFIX}fc.9.weight": torch.zeros(1)}}, path)
+    load_entry(entry, path)
+    assert _refused(path, "1 unexpected")
 
 
 def test_teacher_stays_in_eval_mode_after_train(good: Path) -> None:
@@ -200,7 +232,7 @@ def test_wrong_prefix_is_refused(path: Path, tensors: dict[str, Tensor]) -> None
 
 def test_file_of_another_architecture_is_refused(good: Path) -> None:
     wider = replace(ENTRY, trunk=replace(ENTRY.trunk, channels=(16, 8, 12, 16)))
-    assert _refused(good, "the trunk of tiny", "(8, 64, 3, 3)", "(16, 64, 3, 3)", entry=wider)
+    assert _refused(good, "does not fit tiny", "is (8, 64, 3, 3)", "expected (16, 64, 3, 3)", entry=wider)
 
 
 def test_missing_file_is_refused(path: Path) -> None:
@@ -246,3 +278,90 @@ def test_pickle_that_would_run_code_does_not_run_it(path: Path, tmp_path: Path, 
 def test_pickle_of_a_custom_object_is_refused_by_its_name(path: Path, tensors: dict[str, Tensor]) -> None:
     torch.save({"state_dict": tensors, "args": argparse.Namespace(lr=0.1)}, path)  # as many publishers do
     assert _refused(path, "holds more than tensors", "argparse.Namespace")
+
+
+class _Copies:
+    """Unpickled without care, copies this test to the file that its argument names."""
+
+    def __init__(self, marker: str) -> None:
+        self.marker = marker
+
+    def __reduce__(self) -> tuple[Callable[[str, str], object], tuple[str, str]]:
+        return shutil.copyfile, (__file__, self.marker)
+
+
+def test_allowed_object_is_neither_made_nor_run(path: Path, tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    torch.save({"state_dict": tensors, "extra": _Copies(str(tmp_path / "marker"))}, path)
+    assert _refused(path, "shutil.copyfile")
+    load_entry(replace(ENTRY, placeholders=("shutil.copyfile",)), path)
+    assert not (tmp_path / "marker").exists()
+
+
+def test_old_format_is_read_as_safely(path: Path, tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    torch.save({"state_dict": tensors}, path, _use_new_zipfile_serialization=False)
+    load_entry(ENTRY, path)
+    evil = {"state_dict": tensors, "extra": _RunsACommand(str(tmp_path / "marker"))}
+    torch.save(evil, path, _use_new_zipfile_serialization=False)
+    assert _refused(path, "holds more than tensors", "mkdir")
+    assert not (tmp_path / "marker").exists()
+
+
+# --- our own conversion
+
+
+@pytest.fixture
+def converted(good: Path, tmp_path: Path) -> Path:
+    path = tmp_path / "teacher.safetensors"
+    write_converted(ENTRY, read_published(ENTRY, good), path, "ab" * 32)
+    return path
+
+
+def test_converted_teacher_is_the_published_one(good: Path, converted: Path) -> None:
+    images = torch.randn(2, 3, 64, 64)
+    for keep in (True, False):
+        ours, theirs = (load_entry(ENTRY, path, keep_last_norm=keep)(images) for path in (converted, good))
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=0)
+
+
+def test_conversion_holds_the_teacher_alone(converted: Path) -> None:
+    with safe_open(converted, "pt") as file:
+        names = set(file.keys())
+        assert file.metadata() == {
+            "format": "pt", "teacher": "tiny", "source": ENTRY.url, "source_sha256": "ab" * 32, "licence": "Apache-2.0"
+        }  # fmt: skip
+    assert {"trunk.conv1.weight", "head.0.weight", "head.4.running_var"} <= names
+    assert all(name.startswith(("trunk.", "head.")) for name in names)
+
+
+def test_conversion_keeps_half_precision(path: Path, tmp_path: Path, tensors: dict[str, Tensor]) -> None:
+    torch.save({"state_dict": {n: t.half() if t.is_floating_point() else t for n, t in tensors.items()}}, path)
+    halves = tmp_path / "teacher.safetensors"
+    write_converted(ENTRY, read_published(ENTRY, path), halves, "")
+    with safe_open(halves, "pt") as file:
+        assert file.get_tensor("head.0.weight").dtype == torch.float16
+    assert {p.dtype for p in load_entry(ENTRY, halves).parameters()} == {torch.float32}
+
+
+def test_conversion_of_another_teacher_is_refused_by_its_name(converted: Path) -> None:
+    assert _refused(converted, "holds the teacher tiny, not other", entry=replace(ENTRY, name="other"))
+
+
+def test_conversion_of_another_layout_is_refused(converted: Path) -> None:
+    deeper = replace(ENTRY, trunk=replace(ENTRY.trunk, layers=(1, 1, 1, 2)))
+    assert _refused(converted, "does not fit tiny", "missing (trunk.layer4.1.", entry=deeper)
+
+
+@pytest.mark.parametrize("share", [0.0, 0.001, 0.99])
+def test_truncated_conversion_is_refused(converted: Path, share: float) -> None:
+    whole = converted.read_bytes()
+    converted.write_bytes(whole[: int(share * len(whole))])
+    assert _refused(converted, "cannot be read")
+
+
+def test_missing_conversion_is_refused(tmp_path: Path) -> None:
+    assert _refused(tmp_path / "none.safetensors", "does not exist")
+
+
+def test_conversion_that_cannot_be_written_is_an_error_of_the_system(good: Path, tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):  # and so is a full disk, which the stage names in one line
+        write_converted(ENTRY, read_published(ENTRY, good), tmp_path / "none" / "teacher.safetensors", "")

@@ -1,0 +1,1 @@
+"""Baselines and measurements of the method's parts."""

@@ -1,0 +1,104 @@
+"""Compute a captured step again and say where its first number that is not finite appears."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from pcd.checkpoint import load_checkpoint
+from pcd.errors import PCDError
+from pcd.images import batch_from_plain
+from pcd.networks import build_pair
+from pcd.settings import PretrainSettings
+from pcd.training_loss import training_loss, views_of
+
+__all__ = ["Replay", "replay"]
+
+_TYPES: dict[str, torch.dtype | None] = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Replay:
+    """What came out of a captured step."""
+
+    step: int
+    precision: str
+    loss: float
+    gradient_norm: float
+    first_module: str | None
+    """The first module of the student whose output is not finite, in the order of computation."""
+    weights: tuple[str, ...]
+    """Weights and buffers that were not finite before the step."""
+    gradients: tuple[str, ...]
+    """Parameters whose gradient is not finite."""
+
+    def describe(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def replay(path: Path, precision: Literal["as captured", "fp32", "bf16", "fp16"] = "as captured") -> Replay:
+    """Run the step of a `nonfinite-….pt` file once, on the CPU, in the number format it was captured in or another.
+
+    Raises PCDError if the file is missing or no capture, or its teacher is gone.
+    """
+    captured = load_checkpoint(path)
+    if captured is None or "parts" not in captured:
+        raise PCDError(f"{path} is no captured step; the pre-training names the file when it stops")
+    settings = PretrainSettings.model_validate(captured["settings"]["pretrain"])
+    teacher, student = build_pair(
+        Path(captured["teacher"]), captured["settings"]["teacher"], settings, captured["settings"]["seed"]
+    )
+    student.load_state_dict(captured["student"])
+    student.train()
+    broken: list[str] = []
+    used = captured["precision"] if precision == "as captured" else precision
+    scale = captured["loss_scale"] if used == "fp16" else 1.0
+    loss = torch.zeros(())
+    with _watched(student, broken):
+        for plain in captured["parts"]:
+            views = views_of(batch_from_plain(plain), torch.device("cpu"))
+            with torch.autocast("cpu", _TYPES[used], enabled=used != "fp32"):
+                part, _ = training_loss(student, teacher, captured["negatives"], *views, settings.loss)
+            (part * scale / len(captured["parts"])).backward()
+            loss += part.detach() / len(captured["parts"])
+    gradients = {name: p.grad / scale for name, p in student.named_parameters() if p.grad is not None}
+    return Replay(
+        step=captured["step"],
+        precision=used,
+        loss=loss.item(),
+        gradient_norm=float(nn.utils.get_total_norm(gradients.values())),
+        first_module=broken[0] if broken else None,
+        weights=_not_finite(captured["student"]),
+        gradients=_not_finite(gradients),
+    )
+
+
+@contextmanager
+def _watched(model: nn.Module, broken: list[str]) -> Iterator[None]:
+    """Append the name of every innermost module whose output is not finite, as it computes."""
+
+    def watch(name: str) -> Any:
+        def look(module: nn.Module, inputs: Any, output: Any) -> None:
+            if isinstance(output, Tensor) and not output.isfinite().all():
+                broken.append(name)
+
+        return look
+
+    hooks = [
+        module.register_forward_hook(watch(name))
+        for name, module in model.named_modules()
+        if not list(module.children())
+    ]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _not_finite(tensors: dict[str, Tensor]) -> tuple[str, ...]:
+    return tuple(name for name, tensor in tensors.items() if not tensor.isfinite().all())
