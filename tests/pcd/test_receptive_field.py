@@ -6,11 +6,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from pcd.layouts import HeadLayout
+from pcd.errors import PCDError
+from pcd.image_sources import FolderImages, open_images
 from pcd.receptive_field import effective_receptive_field, probe_images, smallest_square, write_receptive_field
 from pcd.students import Student, build_student
-
-HEAD = HeadLayout(widths=(192, 24, 12), bias=False, norm=True, last_norm="plain")
 
 
 def _convolutions(count: int, kernel: int = 3) -> nn.Sequential:
@@ -118,7 +117,7 @@ def test_the_central_pixel_of_a_resnet_looks_at_the_very_centre() -> None:
 
 def _student(attention_heads: int | None = 8) -> Student:
     torch.manual_seed(3)
-    return Student(build_student("resnet18"), HEAD, attention_heads)
+    return Student(build_student("resnet18"), (512, 24, 12), (12, 24, 12), attention_heads)
 
 
 @pytest.fixture
@@ -173,13 +172,23 @@ def test_the_student_is_left_as_it_was(tmp_path: Path, images: Tensor) -> None:
 
 @pytest.mark.parametrize(("size", "expected"), [(32, 64), (64, 64), (96, 128), (224, 256)])
 def test_probe_images_have_a_map_with_an_even_side(image_pool: Path, size: int, expected: int) -> None:
-    images = probe_images(sorted(image_pool.glob("*.png")), size)
-    assert images.shape == (8, 3, expected, expected)
+    assert probe_images(open_images(image_pool), size).shape == (8, 3, expected, expected)
 
 
 @pytest.mark.parametrize(("count", "chosen"), [(1, 1), (8, 8), (9, 5), (24, 8)])
-def test_probe_images_come_from_all_over_the_list(image_pool: Path, count: int, chosen: int) -> None:
+def test_probe_images_come_from_all_over_the_pool(image_pool: Path, count: int, chosen: int) -> None:
     paths = sorted(image_pool.glob("*.png"))[:count]
-    images = probe_images(paths, 32)
+    images = probe_images(FolderImages(paths), 32)
     assert len(images) == chosen
-    assert torch.equal(images[:1], probe_images(paths[:1], 32))
+    assert torch.equal(images[:1], probe_images(FolderImages(paths[:1]), 32))
+
+
+def test_probe_images_leave_out_what_cannot_be_read(image_pool: Path, tmp_path: Path) -> None:
+    (tmp_path / "damaged.png").write_bytes(b"damaged")
+    good = sorted(image_pool.glob("*.png"))[0]
+    assert len(probe_images(FolderImages([tmp_path / "damaged.png", tmp_path / "gone.png", good]), 32)) == 1
+
+
+def test_a_pool_of_which_nothing_can_be_read_is_the_users_error(tmp_path: Path) -> None:
+    with pytest.raises(PCDError, match="none of the images"):
+        probe_images(FolderImages([tmp_path / "gone.png"]), 32)
