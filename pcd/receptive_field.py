@@ -1,11 +1,13 @@
 """The effective receptive field of a student, with and without the self-attention plug-in: figures and a picture."""
 
 import contextlib
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pcd.decode import UnreadableImageError, decode_rgb
@@ -16,7 +18,7 @@ from pcd.stage import write_json
 from pcd.students import Student
 from pcd.views import central_view
 
-__all__ = ["effective_receptive_field", "probe_images", "side_holding", "write_receptive_field"]
+__all__ = ["effective_receptive_field", "probe_images", "smallest_square", "write_receptive_field"]
 
 _SHARES: Final = (0.5, 0.95)
 _IMAGES: Final = 8
@@ -31,7 +33,7 @@ def effective_receptive_field(network: Callable[[Tensor], Tensor], images: Tenso
     Call it with a network in eval mode: in train mode BatchNorm ties the images of a batch together.
 
     Args:
-        network: (N, 3, H, W) -> (N, C, h, w); with h and w odd there is a pixel in the very centre.
+        network: (N, 3, H, W) -> (N, C, h, w); its pixel (h // 2, w // 2) is looked at.
 
     Returns:
         (H, W), float32, on the CPU. No parameter's gradient is touched.
@@ -44,22 +46,34 @@ def effective_receptive_field(network: Callable[[Tensor], Tensor], images: Tenso
     return total / total.sum().clamp_min(torch.finfo(total.dtype).tiny)  # all zero where nothing moves the output
 
 
-def side_holding(share: float, field: Tensor) -> int:
-    """The side, in pixels, of the smallest centred square that holds this share of `field`, (H, W) of sum 1."""
-    rows, columns = (torch.arange(n) - (n - 1) / 2 for n in field.shape)
-    distance = torch.maximum(rows.abs()[:, None], columns.abs()[None])  # (H, W), of a pixel's centre from the centre
-    inside, order = distance.flatten().sort()
-    held = field.double().flatten()[order].cumsum(0)
-    place = int(torch.searchsorted(held, min(share, float(held[-1]))))
-    return round(2 * float(inside[place])) + 1
+def smallest_square(share: float, field: Tensor) -> tuple[int, int, int]:
+    """The smallest square window that holds this share of `field`, (S, S): its side, first row and first column.
+
+    It may lie anywhere: where in the image an output pixel looks depends on how the network pads.
+    """
+    if field.shape[0] != field.shape[1]:
+        raise ValueError(f"the field is not square: {tuple(field.shape)}")
+    integral = F.pad(field.double().cumsum(0).cumsum(1), (1, 0, 1, 0))  # (S + 1, S + 1)
+
+    def windows(side: int) -> Tensor:
+        """What each window of this side holds: (S + 1 - side, S + 1 - side)."""
+        below, above = integral[side:], integral[:-side]
+        return below[:, side:] - below[:, :-side] - above[:, side:] + above[:, :-side]
+
+    wanted = share * float(integral[-1, -1]) - 1e-9
+    side = 1 + bisect_left(range(1, len(field)), wanted, key=lambda side: float(windows(side).max()))
+    row, column = divmod(int(windows(side).argmax()), len(field) + 1 - side)
+    return side, row, column
 
 
 def probe_images(source: ImageSource, size: int) -> Tensor:
-    """A few images from all over the pool, (N, 3, S, S); S is `size`, or 32 more where the map had no central pixel.
+    """A few images from all over the pool, (N, 3, S, S); S is `size`, or 32 more where the map had an odd side.
+
+    Pixel n/2 of n looks at the very centre where strides of 2 are padded alike on both sides, as in the ResNets.
 
     Raises PCDError if none of them can be read.
     """
-    size = size if size // 32 % 2 else size + 32
+    size += size % 64
     views = []
     for index in range(0, len(source), -(-len(source) // _IMAGES)):
         with contextlib.suppress(OSError, UnreadableImageError):  # training has counted and named it
@@ -76,7 +90,7 @@ def write_receptive_field(student: Student, images: Tensor, folder: Path) -> dic
         images: (N, 3, H, W), normalised; see probe_images.
 
     Returns:
-        Figures by name: the side of the centred square that holds a half (or 95 %) of the field, as share of the
+        Figures by name: the side of the smallest square that holds a half (or 95 %) of the field, as share of the
         image's side; of the backbone alone, and with the attention if the student has it.
     """
     device = next(student.parameters()).device
@@ -85,35 +99,36 @@ def write_receptive_field(student: Student, images: Tensor, folder: Path) -> dic
         networks["with attention"] = lambda x: student.attention(student.backbone(x))
     with evaluation_mode(student), torch.enable_grad():
         fields = {name: effective_receptive_field(network, images.to(device)) for name, network in networks.items()}
-    sides = {name: {share: side_holding(share, field) for share in _SHARES} for name, field in fields.items()}
+    squares = {name: {share: smallest_square(share, field) for share in _SHARES} for name, field in fields.items()}
     record: dict[str, Any] = {"images": len(images), "image_size": list(images.shape[2:])}
     record |= {
-        name.replace(" ", "_"): {f"side_{100 * share:g}": side for share, side in of.items()}
-        for name, of in sides.items()
+        name.replace(" ", "_"): {f"side_{100 * share:g}": side for share, (side, _, _) in of.items()}
+        for name, of in squares.items()
     }
     write_json(folder / "receptive_field.json", record)
-    _draw(fields, sides, folder / "receptive_field.png")
+    _draw(fields, squares, folder / "receptive_field.png")
     return {
         f"receptive field/{name}, {share:.0%}": side / images.shape[-1]
-        for name, of in sides.items()
-        for share, side in of.items()
+        for name, of in squares.items()
+        for share, (side, _, _) in of.items()
     }
 
 
-def _draw(fields: Mapping[str, Tensor], sides: Mapping[str, Mapping[float, int]], path: Path) -> None:
+def _draw(
+    fields: Mapping[str, Tensor], squares: Mapping[str, Mapping[float, tuple[int, int, int]]], path: Path
+) -> None:
     from matplotlib.figure import Figure  # late: only this picture needs it
     from matplotlib.patches import Rectangle
 
     figure = Figure(figsize=(4.2 * len(fields), 4.4), layout="constrained")
     for axes, (name, field) in zip(figure.subplots(1, len(fields), squeeze=False)[0], fields.items(), strict=True):
-        height, width = field.shape
         # The fourth root, since a field spans orders of magnitude; each panel to its own peak.
         axes.imshow((field / field.max()).pow(0.25).numpy(), cmap="viridis", vmin=0, vmax=1)
-        for share, side in sides[name].items():
-            corner = ((width - 1 - side) / 2, (height - 1 - side) / 2)
+        for share, (side, row, column) in squares[name].items():
+            corner = (column - 0.5, row - 0.5)
             axes.add_patch(Rectangle(corner, side, side, fill=False, edgecolor="white", linewidth=1.2))
-            axes.annotate(f"{share:.0%}", corner, color="white", fontsize=8, va="bottom", annotation_clip=False)
-        told = ", ".join(f"{share:.0%} within {side} px" for share, side in sides[name].items())
-        axes.set_title(f"{name}\n{told} of {width}", fontsize=10)
+            axes.annotate(f" {share:.0%}", corner, color="white", fontsize=8, va="top")
+        told = ", ".join(f"{share:.0%} in {side} px" for share, (side, _, _) in squares[name].items())
+        axes.set_title(f"{name}\n{told} of {field.shape[1]}", fontsize=10)
         axes.set_axis_off()
     figure.savefig(path, dpi=110)

@@ -1,5 +1,4 @@
 import json
-import shutil
 from pathlib import Path
 
 import pytest
@@ -9,10 +8,8 @@ from torch import Tensor, nn
 
 from pcd.errors import PCDError
 from pcd.image_sources import FolderImages, open_images
-from pcd.receptive_field import effective_receptive_field, probe_images, side_holding, write_receptive_field
+from pcd.receptive_field import effective_receptive_field, probe_images, smallest_square, write_receptive_field
 from pcd.students import Student, build_student
-
-HIDDEN, OUT = 24, 12
 
 
 def _convolutions(count: int, kernel: int = 3) -> nn.Sequential:
@@ -47,14 +44,14 @@ def test_a_stack_of_convolutions_stays_inside_its_theoretical_field(count: int, 
     inside = field[15 - reach : 16 + reach, 15 - reach : 16 + reach]
     assert inside.sum() == pytest.approx(1)
     assert field.count_nonzero() == inside.count_nonzero()
-    assert side_holding(1.0, field) == 2 * reach + 1
+    assert smallest_square(1.0, field)[0] == 2 * reach + 1
 
 
 def test_a_stack_of_convolutions_holds_most_of_it_well_inside() -> None:
     # Luo et al.: the field is about a Gaussian, whose width grows with the root of the depth.
     field = effective_receptive_field(_convolutions(12), torch.randn(8, 3, 41, 41))
-    assert side_holding(1.0, field) == 25
-    assert side_holding(0.5, field) < 13
+    assert smallest_square(1.0, field)[0] == 25
+    assert smallest_square(0.5, field)[0] < 13
 
 
 def test_it_is_the_mean_over_the_images() -> None:
@@ -74,19 +71,45 @@ def test_a_network_that_nothing_moves_has_no_field() -> None:
     assert effective_receptive_field(lambda x: 0 * x, torch.randn(1, 3, 5, 5)).sum() == 0
 
 
-@pytest.mark.parametrize(("share", "side"), [(0.3, 1), (0.6, 3), (0.999, 5)])
-def test_the_side_holds_its_share(share: float, side: int) -> None:
-    field = torch.full((9, 9), 0.0)
-    field[2:7, 2:7] = 0.1 / 16
-    field[3:6, 3:6] = 0.5 / 8
-    field[4, 4] = 0.4
-    assert side_holding(share, field) == side
+@pytest.mark.parametrize(
+    ("share", "expected"), [(0.3, (1, 5, 6)), (0.6, (3, 4, 5)), (0.999, (5, 3, 4)), (1.0, (5, 3, 4))]
+)
+def test_the_smallest_square_is_found_wherever_it_is(share: float, expected: tuple[int, int, int]) -> None:
+    field = torch.full((12, 12), 0.0)
+    field[3:8, 4:9] = 0.1 / 16
+    field[4:7, 5:8] = 0.5 / 8
+    field[5, 6] = 0.4
+    assert smallest_square(share, field) == expected
 
 
-def test_the_side_of_an_even_field_is_counted_from_between_its_pixels() -> None:
-    field = torch.zeros(8, 8)
-    field[3:5, 3:5] = 0.25
-    assert side_holding(0.95, field) == 2
+@pytest.mark.parametrize("share", [0.25, 0.5, 0.95, 1.0])
+def test_the_smallest_square_is_that_of_a_search_through_all(share: float) -> None:
+    field = torch.rand(7, 7) ** 4
+    windows = [
+        (side, float(field[i : i + side, j : j + side].sum()))
+        for side in range(1, 8)
+        for i in range(8 - side)
+        for j in range(8 - side)
+    ]
+    expected = min(side for side, held in windows if held >= share * float(field.sum()) - 1e-6)
+    assert smallest_square(share, field)[0] == expected
+
+
+def test_a_flat_field_is_held_by_a_square_of_the_shares_root() -> None:
+    assert smallest_square(0.25, torch.ones(20, 20))[0] == 10
+
+
+def test_a_field_that_is_not_square_raises_value_error() -> None:
+    with pytest.raises(ValueError, match="not square"):
+        smallest_square(0.5, torch.ones(4, 6))
+
+
+def test_the_central_pixel_of_a_resnet_looks_at_the_very_centre() -> None:
+    backbone = build_student("resnet18").eval()
+    field = effective_receptive_field(backbone, torch.randn(4, 3, 64, 64))
+    places = torch.arange(64) - 31.5
+    assert abs(float(field.sum(dim=0) @ places)) < 3
+    assert abs(float(field.sum(dim=1) @ places)) < 3
 
 
 # ---- of a student
@@ -94,7 +117,7 @@ def test_the_side_of_an_even_field_is_counted_from_between_its_pixels() -> None:
 
 def _student(attention_heads: int | None = 8) -> Student:
     torch.manual_seed(3)
-    return Student(build_student("resnet18"), (512, HIDDEN, OUT), (OUT, HIDDEN, OUT), attention_heads)
+    return Student(build_student("resnet18"), (512, 24, 12), (12, 24, 12), attention_heads)
 
 
 @pytest.fixture
@@ -114,7 +137,7 @@ def test_attention_that_is_awake_widens_the_field() -> None:
     nn.init.normal_(student.attention.get_parameter("project.weight"), std=1.0)
     alone = effective_receptive_field(student.backbone, images)
     wide = effective_receptive_field(lambda x: student.attention(student.backbone(x)), images)
-    assert side_holding(0.95, wide) > side_holding(0.95, alone)
+    assert smallest_square(0.95, wide)[0] > smallest_square(0.95, alone)[0]
 
 
 def test_figures_are_shares_of_the_image_and_the_file_has_pixels(tmp_path: Path, images: Tensor) -> None:
@@ -147,14 +170,13 @@ def test_the_student_is_left_as_it_was(tmp_path: Path, images: Tensor) -> None:
     assert torch.equal(torch.get_rng_state(), random)
 
 
-@pytest.mark.parametrize(("size", "expected"), [(32, 32), (64, 96), (96, 96), (224, 224)])
-def test_probe_images_have_a_map_with_a_central_pixel(image_pool: Path, size: int, expected: int) -> None:
-    images = probe_images(open_images(image_pool), size)
-    assert images.shape == (8, 3, expected, expected)
+@pytest.mark.parametrize(("size", "expected"), [(32, 64), (64, 64), (96, 128), (224, 256)])
+def test_probe_images_have_a_map_with_an_even_side(image_pool: Path, size: int, expected: int) -> None:
+    assert probe_images(open_images(image_pool), size).shape == (8, 3, expected, expected)
 
 
 @pytest.mark.parametrize(("count", "chosen"), [(1, 1), (8, 8), (9, 5), (24, 8)])
-def test_probe_images_come_from_all_over_the_list(image_pool: Path, count: int, chosen: int) -> None:
+def test_probe_images_come_from_all_over_the_pool(image_pool: Path, count: int, chosen: int) -> None:
     paths = sorted(image_pool.glob("*.png"))[:count]
     images = probe_images(FolderImages(paths), 32)
     assert len(images) == chosen
@@ -162,12 +184,11 @@ def test_probe_images_come_from_all_over_the_list(image_pool: Path, count: int, 
 
 
 def test_probe_images_leave_out_what_cannot_be_read(image_pool: Path, tmp_path: Path) -> None:
-    (tmp_path / "0.png").write_bytes(b"damaged")
-    shutil.copy(image_pool / "01.png", tmp_path / "1.png")
-    assert len(probe_images(open_images(tmp_path), 32)) == 1
+    (tmp_path / "damaged.png").write_bytes(b"damaged")
+    good = sorted(image_pool.glob("*.png"))[0]
+    assert len(probe_images(FolderImages([tmp_path / "damaged.png", tmp_path / "gone.png", good]), 32)) == 1
 
 
-def test_probe_images_of_which_none_can_be_read_are_the_users_error(tmp_path: Path) -> None:
-    (tmp_path / "0.png").write_bytes(b"damaged")
+def test_a_pool_of_which_nothing_can_be_read_is_the_users_error(tmp_path: Path) -> None:
     with pytest.raises(PCDError, match="none of the images"):
-        probe_images(open_images(tmp_path), 32)
+        probe_images(FolderImages([tmp_path / "gone.png"]), 32)

@@ -7,11 +7,9 @@ from pcd.errors import PCDError
 from pcd.settings import STUDENT_NAMES
 from pcd.students import STUDENTS, Student, build_student
 
-HIDDEN, OUT = 24, 12
-
 
 def _student(attention_heads: int | None) -> Student:
-    return Student(build_student("resnet18"), (512, HIDDEN, OUT), (OUT, HIDDEN, OUT), attention_heads)
+    return Student(build_student("resnet18"), (512, 24, 12), (12, 24, 12), attention_heads)
 
 
 def test_unknown_name_is_answered_with_the_nearest() -> None:
@@ -40,16 +38,16 @@ def test_weights_come_from_torchs_seed(name: str) -> None:
 @pytest.mark.parametrize("name", [*STUDENTS, "timm:convnext_atto"])
 def test_any_backbone_makes_a_student_with_the_default_heads(name: str) -> None:
     backbone = build_student(name)
-    student = Student(backbone, (backbone.channels, HIDDEN, OUT), (OUT, HIDDEN, OUT), attention_heads=8)
+    student = Student(backbone, (backbone.channels, 24, 12), (12, 24, 12), attention_heads=8)
     assert student(torch.randn(2, 3, 64, 64)).shape == (2, 12, 2, 2)
 
 
 @pytest.mark.parametrize("attention_heads", [None, 8])
-def test_student_puts_out_the_teachers_channels(attention_heads: int | None) -> None:
+def test_student_puts_out_the_predictors_channels(attention_heads: int | None) -> None:
     assert _student(attention_heads)(torch.randn(2, 3, 64, 64)).shape == (2, 12, 2, 2)
 
 
-def test_hidden_layers_have_the_teachers_widths() -> None:
+def test_projector_and_predictor_have_the_widths_asked_for() -> None:
     student = _student(None)
     widths = [
         m.weight.shape[:2] for part in (student.projector, student.predictor) for m in part if isinstance(m, nn.Conv2d)

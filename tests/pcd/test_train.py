@@ -109,9 +109,10 @@ def test_run_follows_the_schedule_scaled_by_the_global_batch(finished: Finished)
 
 
 def test_run_leaves_the_backbone_what_explains_it_and_its_metrics(finished: Finished) -> None:
-    assert {path.name for path in finished[0].iterdir()} == {
+    names = {path.name for path in finished[0].iterdir()}
+    assert {name for name in names if not name.startswith("checkpoint")} == {
         *("backbone.safetensors", "backbone_detectron2.pth", "MODEL_CARD.md"),
-        *("receptive_field.json", "receptive_field.png", "metrics.jsonl", "checkpoint.pt"),
+        *("receptive_field.json", "receptive_field.png", "metrics.jsonl"),
     }
 
 
@@ -119,7 +120,7 @@ def test_the_card_has_the_last_loss_and_the_receptive_field(finished: Finished) 
     card = (finished[0] / "MODEL_CARD.md").read_text()
     sides = json.loads((finished[0] / "receptive_field.json").read_text())
     assert f"| final loss | {_metrics(finished[0])[-1]['loss']:.4g} |" in card
-    assert f"| receptive field/with attention, 95% | {sides['with_attention']['side_95'] / 32:.4g} |" in card
+    assert f"| receptive field/with attention, 95% | {sides['with_attention']['side_95'] / 64:.4g} |" in card
 
 
 @pytest.mark.parametrize("student", ["mobilenet_v3_large", "shufflenet_v2_x1_0", "timm:test_resnet"])
@@ -136,9 +137,9 @@ def test_a_fault_in_the_export_costs_no_training(pretraining: Callable[..., Spec
     with pytest.raises(OSError):
         pretrain(spec)
     (spec.out / "receptive_field.json").rmdir()
-    spec.settings["pretrain"] = TINY | {"views": {"size": 32, "min_scale": 1.0}}  # a step would now give other weights
+    before = _metrics(spec.out)
     pretrain(spec)
-    assert [line["step"] for line in _metrics(spec.out)] == list(range(1, 7))
+    assert _metrics(spec.out) == before  # times included: no step was taken again
     assert _backbones_equal(finished[0], spec.out)
 
 
