@@ -5,7 +5,7 @@ import dataclasses
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -141,6 +141,38 @@ def plan(profile: str, overrides: tuple[str, ...], as_json: bool) -> None:
     click.echo(describe_plan(planned, list(states.values()).count("in the store")))
     for stage in planned.stages:
         click.echo(f"  {stage.id:40} {stage.key[:12]}  {states[stage.id]:14} python -m {stage.module}")
+
+
+@main.command()
+@click.argument("capture", type=click.Path(path_type=Path))
+@click.option(
+    "--precision",
+    type=click.Choice(["as captured", "fp32", "bf16", "fp16"]),
+    default="as captured",
+    help="Number format to compute in.",
+)
+@_json
+def replay(capture: Path, precision: Literal["as captured", "fp32", "bf16", "fp16"], as_json: bool) -> None:
+    """Compute a training step again that was not finite, and show where it goes wrong."""
+    from flows.replay_cli import show_replay
+
+    show_replay(capture, precision, as_json)
+
+
+@main.command()
+@click.option("--markdown", is_flag=True, help="As the page in docs/.")
+@_json
+def settings(markdown: bool, as_json: bool) -> None:
+    """List every setting: default, meaning, and on whose word the default rests."""
+    from flows.settings_table import as_markdown, list_settings, print_settings
+
+    if markdown:
+        click.echo(as_markdown(), nl=False)
+    elif as_json:
+        rows = {title: [dataclasses.asdict(row) for row in group] for title, group in list_settings().items()}
+        click.echo(json.dumps(rows, indent=2))
+    else:
+        print_settings()
 
 
 @main.command()

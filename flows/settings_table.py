@@ -6,11 +6,15 @@ from typing import Any, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
 
 from eval.settings import FinetuneSettings
 from pcd.settings import PretrainSettings, StageRuntime
 
-__all__ = ["SettingRow", "as_markdown", "list_settings"]
+__all__ = ["SettingRow", "as_markdown", "list_settings", "print_settings"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +55,17 @@ def as_markdown() -> str:
             "\n".join([f"## {title}\n", "| setting | default | mark | meaning |", "|---|---|---|---|", *lines, ""])
         )
     return "\n".join(parts)
+
+
+def print_settings() -> None:
+    console = Console(width=None if Console().is_terminal else 160, highlight=False)
+    for title, rows in list_settings().items():
+        table = Table(title=title, box=box.SIMPLE, title_justify="left")
+        for column in ("setting", "default", "mark", "meaning"):
+            table.add_column(column, no_wrap=column == "setting")
+        for row in rows:
+            table.add_row(row.name, row.default, row.mark, Text(row.meaning))
+        console.print(table)
 
 
 def _rows(model: type[BaseModel], prefix: str) -> Iterator[SettingRow]:

@@ -67,10 +67,13 @@ class TwoViewBatch(NamedTuple):
 
 def batch_from_plain(plain: tuple[Any, ...]) -> TwoViewBatch:
     """Give plain nested tuples of a batch's tensors, as a file loaded in safe mode holds them, their names again."""
-    (*crops1, colours1), (*crops2, colours2), *numbers = plain
-    view1 = Crops(*crops1, PhotometricParameters(*colours1))
-    view2 = Crops(*crops2, PhotometricParameters(*colours2))
-    return TwoViewBatch(view1, view2, *numbers)
+    view1, view2, indices, unreadable = plain
+    return TwoViewBatch(_crops_from_plain(view1), _crops_from_plain(view2), indices, unreadable)
+
+
+def _crops_from_plain(plain: tuple[Any, ...]) -> Crops:
+    pixels, boxes, flipped, colours = plain
+    return Crops(pixels, boxes, flipped, PhotometricParameters(*colours))
 
 
 class TwoViewImages(Dataset[TwoViewBatch]):

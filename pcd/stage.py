@@ -19,6 +19,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
+from pydantic import ValidationError
+
 from pcd.errors import PCDError
 from pcd.settings import StageRuntime
 
@@ -135,6 +137,9 @@ def run_stage(main: Callable[[Spec], dict[str, Any]]) -> int:
         return EXIT_STOPPED
     except PCDError as error:
         return _report(spec, str(error))
+    except ValidationError as error:  # of a spec that was written by hand: a profile's settings were checked before
+        first = error.errors()[0]
+        return _report(spec, f"{'.'.join(map(str, first['loc']))}: {first['msg']}; mend it in {sys.argv[1]}")
     except OSError as error:
         if error.errno is None or error.errno not in _PLAIN_OS_ERRORS:
             raise

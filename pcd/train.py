@@ -9,6 +9,7 @@ import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
 from itertools import islice
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -21,7 +22,10 @@ from pcd.export import DETECTRON2_RESNETS, export_backbone, export_for_detectron
 from pcd.finite_guard import StepGuard
 from pcd.image_sources import ImageSource, open_pool
 from pcd.images import EpochBatches, TwoViewBatch, TwoViewImages, first_samples_hash, iterate
+from pcd.knn import KnnMonitor
+from pcd.loss_backends import choose_backend
 from pcd.model_card import write_model_card
+from pcd.networks import build_networks, hasten
 from pcd.optim import build_optimizer, set_learning_rate
 from pcd.precision import autocast_type
 from pcd.queue import NegativeQueue
@@ -65,6 +69,10 @@ def pretrain(spec: Spec) -> dict[str, Any]:
         replica = _replicate(student, spec)
         guard = StepGuard(spec, state, half)
         unreadable = UnreadableImages(settings.max_unreadable_share, source)
+        unreadable.met |= set(notes.pop("unreadable", ()))
+        monitor, monitor_every = _monitor(spec, settings, plan)
+        backend = choose_backend(device, half or torch.float32, queue.negatives.shape[1], settings.loss.backend)
+        print(f"the loss runs by {backend.backend} ({backend.reason})")
 
         clock = time.monotonic
         saved_at = logged_at = clock()
@@ -99,7 +107,8 @@ def pretrain(spec: Spec) -> dict[str, Any]:
             queue.enqueue(torch.cat(negatives))
 
             done = step + 1
-            if done % spec.runtime["log_every"] == 0 or done == plan.total:
+            is_watched = done % monitor_every == 0
+            if done % spec.runtime["log_every"] == 0 or done == plan.total or is_watched:
                 seconds = clock() - logged_at
                 figures = {
                     "loss": mean_over_ranks(loss).item(),
@@ -108,6 +117,8 @@ def pretrain(spec: Spec) -> dict[str, Any]:
                     "images_per_second": (done - logged) * settings.global_batch / seconds,
                     "waiting_for_data": waited / seconds,
                 }
+                if monitor and is_watched:
+                    figures["knn_top1"] = monitor.top1(student.backbone, device)
                 spec.metrics.log(done, plan.total, figures)
                 logged_at, waited, logged = clock(), 0.0, done
             is_due = clock() - saved_at > spec.runtime["checkpoint_seconds"] or (
@@ -115,18 +126,22 @@ def pretrain(spec: Spec) -> dict[str, Any]:
             )
             stop, save = any_rank([spec.stop_requested, bool(is_due)], device)
             if (stop or save) and done < plan.total:
-                state.save(spec, done, notes)
+                state.save(spec, done, notes | {"unreadable": unreadable.on_all_ranks()})
                 saved_at = clock()
                 if stop:
                     raise Stopped
-        state.save(spec, plan.total, notes)  # so that a fault of what follows costs no training
+        damaged = unreadable.on_all_ranks()
+        state.save(
+            spec, plan.total, notes | {"unreadable": damaged}
+        )  # so that a fault of what follows costs no training
         if spec.is_first_rank:
             _export(spec, settings, student, source)
     entry = TEACHERS[spec.settings["teacher"]]
     return notes | {
         "steps": plan.total,
         "images": len(source),
-        **unreadable.summary(),
+        "unreadable_images": len(damaged),
+        "loss_backend": backend.backend,
         "precision": str(half or torch.float32).removeprefix("torch."),
         "teacher_licence": entry.licence,
         "teacher_noncommercial": entry.noncommercial,
@@ -162,6 +177,15 @@ def _loader(
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # the loader draws a seed for its workers: not from the run's random state
     )
+
+
+def _monitor(spec: Spec, settings: PretrainSettings, plan: StepPlan) -> tuple[KnnMonitor | None, int]:
+    """What watches kNN top-1 on the first rank, if it is wanted, and after how many steps; it changes nothing."""
+    every = max(1, round(spec.runtime["knn_epochs"] * plan.per_epoch))
+    folder: Path | None = spec.runtime["knn_folder"]
+    if folder is None:
+        return None, plan.total
+    return (KnnMonitor(folder, settings.views.size) if spec.is_first_rank else None), every
 
 
 def _export(spec: Spec, settings: PretrainSettings, student: Student, source: ImageSource) -> None:

@@ -4,6 +4,7 @@ import math
 
 from torch import Tensor
 
+from pcd.distributed import gather_objects
 from pcd.errors import PCDError
 from pcd.image_sources import ImageSource
 
@@ -45,8 +46,9 @@ class UnreadableImages:
         if new:
             self._judge(self.source.name(max(new)))
 
-    def summary(self) -> dict[str, int]:
-        return {"unreadable_images": len(self.met)}
+    def on_all_ranks(self) -> list[int]:
+        """Numbers of the unreadable images that any rank met. All ranks have to ask."""
+        return sorted(set().union(*gather_objects(self.met)))
 
     def _judge(self, latest: str) -> None:
         images = len(self.source)

@@ -1,0 +1,68 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from pcd.errors import PCDError
+from pcd.finite_guard import NotFiniteError
+from pcd.replay import replay
+from pcd.stage import Spec
+from pcd.train import pretrain
+
+SETTINGS: dict[str, Any] = {
+    "epochs": 1,
+    "global_batch": 8,
+    "views": {"size": 32},
+    "loss": {"negatives": 60},
+    "optimizer": {"name": "adamw", "learning_rate": 1e30, "warmup_epochs": 0},
+}
+
+
+@pytest.fixture(params=["fp32", "bf16"])
+def captured(
+    request: pytest.FixtureRequest, make_spec: Callable[..., Spec], teacher_folder: Path, data_folder: Path
+) -> Path:
+    """The file that a run left whose second step was not finite."""
+    settings = {"pretrain": SETTINGS | {"precision": request.param, "accumulation": 2}, "teacher": "demo", "seed": 0}
+    spec = make_spec(settings, {"teacher": teacher_folder, "data": data_folder})
+    with pytest.raises(NotFiniteError):
+        pretrain(spec)
+    (path,) = spec.out.glob("nonfinite*.pt")
+    return path
+
+
+def test_replay_is_not_finite_either_and_says_where_it_begins(captured: Path) -> None:
+    again = replay(captured)
+    assert again.step == 1
+    assert not torch.isfinite(torch.tensor(again.loss + again.gradient_norm))
+    assert again.first_module is not None
+    assert again.first_module.startswith("backbone.")
+
+
+def test_replay_names_the_tensors_that_were_broken_before_the_step(captured: Path) -> None:
+    saved = torch.load(captured, weights_only=True)
+    saved["student"]["backbone.layer1.0.conv1.weight"][0, 0, 0, 0] = float("nan")
+    torch.save(saved, captured)
+    assert "backbone.layer1.0.conv1.weight" in replay(captured).weights
+
+
+def test_sound_weights_replay_to_a_finite_step(captured: Path, make_spec: Callable[..., Spec]) -> None:
+    saved = torch.load(captured, weights_only=True)
+    for name, tensor in saved["student"].items():
+        if tensor.is_floating_point():
+            tensor.copy_(torch.ones_like(tensor) if "running_var" in name else torch.randn_like(tensor) * 0.05)
+    torch.save(saved, captured)
+    again = replay(captured, "fp32")
+    assert torch.isfinite(torch.tensor([again.loss, again.gradient_norm])).all()
+    assert (again.first_module, again.weights, again.gradients) == (None, (), ())
+
+
+def test_another_number_format_can_be_tried(captured: Path) -> None:
+    assert replay(captured, "fp16").precision == "fp16"
+
+
+def test_what_is_no_capture_is_the_users_error(tmp_path: Path) -> None:
+    with pytest.raises(PCDError, match="is no captured step"):
+        replay(tmp_path / "nothing.pt")
