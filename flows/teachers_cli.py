@@ -38,19 +38,22 @@ def list_teachers(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([entry.describe() for entry in TEACHERS.values()], indent=2))
         return
+    console = _console()
     table = Table(box=box.SIMPLE, title="Teachers", title_justify="left")
+    has_titles = console.width >= 150  # names tell most of it; licences must not be cut
     table.add_column("name", no_wrap=True)
-    table.add_column("teacher", max_width=50)
-    for column in ("published accuracy", "licence of the weights"):
-        table.add_column(column)
-    table.add_column("MB", justify="right")
-    table.add_column("hash")
+    if has_titles:
+        table.add_column("teacher", max_width=44)
+    table.add_column("published accuracy", max_width=28)
+    table.add_column("licence of the weights", overflow="fold")
+    table.add_column("MB", justify="right", no_wrap=True)
+    table.add_column("hash", no_wrap=True)
     table.add_column("facts unverified", justify="right")
-    table.add_column("here")
+    table.add_column("here", no_wrap=True)
     for entry in TEACHERS.values():
         table.add_row(
             entry.name,
-            entry.title,
+            *([entry.title] if has_titles else []),
             entry.accuracy.partition(" (")[0],
             _terms(entry),
             f"{entry.megabytes:.0f}" if entry.megabytes else "?",
@@ -58,7 +61,6 @@ def list_teachers(as_json: bool) -> None:
             str(len(entry.unverified) or ""),
             "yes" if kept_file(entry, home()).exists() else "",
         )
-    console = _console()
     console.print(table)
     console.print("`pcd teachers show NAME` tells the rest, with every fact that nobody has verified yet.")
 
@@ -195,7 +197,7 @@ def _console() -> "Console":
     from rich.console import Console
 
     # A pipe has no width; nothing must be cut there.
-    return Console(width=None if Console().is_terminal else 190, highlight=False)
+    return Console(width=None if Console().is_terminal else 200, highlight=False)
 
 
 def _terms(entry: "TeacherEntry") -> str:

@@ -72,8 +72,8 @@ def fetch_teacher(
                 f"nobody serves teacher {entry.name} at an address: get {entry.obtain}, then run `pcd teachers fetch "
                 f"{entry.name} --file FILE`"
             )
-        kept.parent.mkdir(exist_ok=True)
         if local is None:
+            kept.parent.mkdir(exist_ok=True)
             known = _download(entry, kept, home, accept_change, progress, check)
         else:
             if not local.is_file():
@@ -81,6 +81,7 @@ def fetch_teacher(
             known = identify(entry, local, home, accept_change=accept_change)
             check(local, known.sha256)
             if local != lies_here:
+                kept.parent.mkdir(exist_ok=True)
                 _link_or_copy(local, kept)
         return _settle(entry, lies_here or kept, str(local or entry.url), known, home)
 

@@ -98,7 +98,7 @@ def read_pins(home: Path) -> dict[str, dict[str, Any]]:
     path = home / LOCK_FILE
     try:
         pins: dict[str, dict[str, Any]] = json.loads(path.read_text())
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except ValueError as error:
         raise PCDError(

@@ -78,6 +78,7 @@ def write_converted(entry: TeacherEntry, tensors: Mapping[str, Tensor], path: Pa
         # It hides the system's errors; a full disk must stay recognisable as one.
         number = re.search(r"os error (\d+)", str(error))
         raise (OSError(int(number[1]), str(error), str(path)) if number else error) from None
+    path.chmod(0o644)  # safetensors leaves it to its owner alone, and others may share the store
 
 
 @functools.cache

@@ -56,17 +56,6 @@ def test_the_plan_speaks_json(pcd: Pcd) -> None:
     assert [stage["state"] for stage in plan["stages"]] == ["to run"] * 6
 
 
-def test_teachers_are_listed_with_their_licence(pcd: Pcd) -> None:
-    listed = pcd("teachers", "list").stdout
-    assert "mocov3_r50_1000" in listed
-    assert "CC-BY-NC-4.0 (not for commercial use)" in listed
-
-
-def test_teachers_are_listed_as_json(pcd: Pcd) -> None:
-    names = [entry["name"] for entry in json.loads(pcd("teachers", "list", "--json").stdout)]
-    assert "demo" in names
-
-
 def test_a_home_that_cannot_be_written_is_named(tmp_path: Path, pcd: Pcd, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "file").touch()
     monkeypatch.setenv("PCD_HOME", str(tmp_path / "file" / "home"))

@@ -8,6 +8,8 @@ import pytest
 from flows.plan import make_plan
 from flows.profiles import load_profile
 from pcd.errors import PCDError
+from pcd.teachers.pins import pin
+from pcd.teachers.registry import TEACHERS
 
 ROOT = Path(__file__).parents[2]
 
@@ -17,7 +19,10 @@ def _keys(*overrides: str) -> dict[str, str]:
 
 
 def _changed(*overrides: str) -> set[str]:
-    before, after = _keys(), _keys(*overrides)
+    return _changed_keys(_keys(), _keys(*overrides))
+
+
+def _changed_keys(before: dict[str, str], after: dict[str, str]) -> set[str]:
     return {stage for stage in before if before[stage] != after[stage]}
 
 
@@ -80,6 +85,49 @@ def test_other_data_change_everything_but_the_teacher() -> None:
 
 def test_without_the_pcd_arm_no_teacher_is_fetched() -> None:
     assert "teacher" not in _keys("arms=[random]")
+
+
+@pytest.fixture
+def teacher_file(tmp_path: Path) -> Path:
+    path = tmp_path / "teacher.pth"
+    path.write_bytes(b"weights")
+    return path
+
+
+def test_a_teachers_own_file_counts_by_its_content_alone(teacher_file: Path) -> None:
+    first = _keys(f"teacher_file={teacher_file}")
+    moved = teacher_file.rename(teacher_file.with_name("moved.pth"))
+    assert _keys(f"teacher_file={moved}") == first
+    moved.write_bytes(b"other weights")
+    assert _changed_keys(first, _keys(f"teacher_file={moved}")) == {
+        "teacher", "pretrain:pcd.seed0", "finetune:pcd.shapes_fpn.seed0", "aggregate"
+    }  # fmt: skip
+
+
+def test_a_teachers_own_file_reaches_its_stage_by_its_whole_path(
+    teacher_file: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(teacher_file.parent)
+    stages = make_plan(load_profile("demo", [f"teacher_file={teacher_file.name}"])).stages
+    assert {stage.id: stage.runtime for stage in stages if stage.runtime} == {
+        "teacher": {"teacher_file": str(teacher_file)}
+    }
+
+
+def test_a_missing_teacher_file_is_named_before_anything_runs(tmp_path: Path) -> None:
+    with pytest.raises(PCDError, match=r"teacher_file .*none cannot be read \(No such file"):
+        _keys(f"teacher_file={tmp_path / 'none'}")
+
+
+def test_pinning_a_file_changes_no_key_but_replacing_it_does(pcd_home: Path) -> None:
+    before = _keys()
+    pcd_home.mkdir()
+    pin(TEACHERS["demo"], "0" * 64, 1, "here", pcd_home)
+    assert _keys() == before
+    pin(TEACHERS["demo"], "1" * 64, 1, "here", pcd_home)
+    assert _changed_keys(before, _keys()) == {
+        "teacher", "pretrain:pcd.seed0", "finetune:pcd.shapes_fpn.seed0", "aggregate"
+    }  # fmt: skip
 
 
 def test_a_plan_imports_neither_torch_nor_a_server() -> None:

@@ -333,6 +333,10 @@ def test_conversion_holds_the_teacher_alone(converted: Path) -> None:
     assert all(name.startswith(("trunk.", "head.")) for name in names)
 
 
+def test_conversion_can_be_read_by_others(converted: Path) -> None:
+    assert converted.stat().st_mode & 0o777 == 0o644
+
+
 def test_conversion_keeps_half_precision(path: Path, tmp_path: Path, tensors: dict[str, Tensor]) -> None:
     torch.save({"state_dict": {n: t.half() if t.is_floating_point() else t for n, t in tensors.items()}}, path)
     halves = tmp_path / "teacher.safetensors"
