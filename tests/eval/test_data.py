@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from eval.data import DataSet, Split, input_files, listing_hash, read_data_set, write_data_set
+from eval.data import DataSet, Split, input_files, listing_hash, pool_hash, read_data_set, write_data_set
 from eval.settings import CocoData, ShapesData
 from pcd.errors import PCDError
 
@@ -116,3 +116,14 @@ def test_a_folder_without_images_is_named_in_one_line(own_data: CocoData, tmp_pa
     (tmp_path / "empty").mkdir()
     with pytest.raises(PCDError, match=r"^no images in .*empty"):
         input_files(own_data.model_copy(update={"pool": tmp_path / "empty"}))
+
+
+def test_a_pool_of_images_has_their_listing_hash(own_images: Path) -> None:
+    assert pool_hash(own_images) == listing_hash(own_images)
+
+
+@pytest.mark.parametrize("pattern", ["", "*.tar"], ids=["folder", "pattern"])
+def test_a_pool_of_shards_has_the_hash_of_their_names_and_sizes(tmp_path: Path, pattern: str) -> None:
+    for name, size in (("b", 3), ("a", 2)):
+        (tmp_path / f"{name}.tar").write_bytes(b"x" * size)
+    assert pool_hash(tmp_path / pattern) == hashlib.sha256(b"a.tar\0002\nb.tar\0003\n").hexdigest()

@@ -13,9 +13,11 @@ from pycocotools.coco import COCO
 from eval.coco_check import check_coco
 from eval.data import read_data_set
 from eval.shapes import CLASS_NAMES
+from pcd.image_sources import open_pool
+from pcd.write_shards import write_shards
 
 Run = Callable[..., "CompletedProcess[str]"]
-RunOwn = Callable[[Path, dict[str, Any], dict[str, Any]], tuple["CompletedProcess[str]", Path]]
+RunOwn = Callable[..., tuple["CompletedProcess[str]", Path]]
 
 
 @pytest.fixture(scope="module")
@@ -29,9 +31,11 @@ def second_set(draw_set: Callable[..., Path], tmp_path_factory: pytest.TempPathF
 def run_own(run_module: Run, new_spec: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> RunOwn:
     """Run the data stage on own data: the images, and the train and val annotations; the process and its folder."""
 
-    def run(images: Path, train: dict[str, Any], val: dict[str, Any]) -> tuple["CompletedProcess[str]", Path]:
+    def run(
+        images: Path, train: dict[str, Any], val: dict[str, Any], pool: Path | None = None
+    ) -> tuple["CompletedProcess[str]", Path]:
         root = tmp_path_factory.mktemp("own")
-        settings: dict[str, Any] = {"kind": "coco", "pool": str(images)}
+        settings: dict[str, Any] = {"kind": "coco", "pool": str(pool or images)}
         for split, coco in (("train", train), ("val", val)):
             (root / f"{split}.json").write_text(json.dumps(coco))
             settings |= {f"{split}_images": str(images), f"{split}_annotations": str(root / f"{split}.json")}
@@ -151,3 +155,16 @@ def test_a_training_set_without_objects_is_refused_before_anything_is_trained(
     train = own_coco | {"annotations": [] if annotations == "none" else crowds}
     done, _ = run_own(own_images, train, own_coco)
     assert done.returncode == 2
+
+
+@pytest.mark.parametrize("pattern", ["", "*.tar"], ids=["folder", "pattern"])
+def test_a_pool_of_shards_is_indexed_for_the_stages_behind(
+    run_own: RunOwn, own_images: Path, own_coco: dict[str, Any], tmp_path: Path, pattern: str
+) -> None:
+    write_shards(own_images, tmp_path / "shards")
+    done, out = run_own(own_images, own_coco, own_coco, tmp_path / "shards" / pattern)
+    assert done.returncode == 0, done.stderr
+    assert read_data_set(out).counts["pool"] == 3
+    assert (out / "pool_index.npz").exists()
+    pool = open_pool(out)
+    assert sorted(pool.read(i) for i in range(3)) == sorted(path.read_bytes() for path in own_images.iterdir())
