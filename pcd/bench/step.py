@@ -16,7 +16,7 @@ from timm.optim.lars import Lars
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
-from pcd.bench.harness import Row, Skipped, compare_times
+from pcd.bench.harness import Row, Skipped, Work, compare_times
 from pcd.bench.jpegs import write_jpegs
 from pcd.bench.pil_views import PilTwoViews
 from pcd.heads import build_vector_head
@@ -70,7 +70,7 @@ def step_suite(device: torch.device) -> list[Row | Skipped]:
         maps = torch.randn(2, _BATCH, 256, 7, 7, device=device)
         dtype = half or torch.float32
         note = f"{_BATCH} images, {str(dtype).removeprefix('torch.')} against float32"
-        pairs = {
+        pairs: dict[str, tuple[Work, Work]] = {
             "step": (lambda: _our_step(ours, load(), device, half), lambda: _plain_step(plain, load_plainly())),
             "data": (lambda: views_of(load(), device), load_plainly),
             "teacher": (lambda: _our_teaching(ours, views, half), lambda: _plain_teaching(plain, plain_views)),
@@ -84,12 +84,13 @@ def step_suite(device: torch.device) -> list[Row | Skipped]:
         return [
             compare_times(
                 f"step: {name}" if name != "step" else "training step, whole",
-                *pair,
+                ours_does,
+                plain_does,
                 device,
                 repeats=5,
                 note=note if name == "step" else "",
             )
-            for name, pair in pairs.items()
+            for name, (ours_does, plain_does) in pairs.items()
         ]
 
 
