@@ -6,9 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
+from pcd.alignment import Geometry
 from pcd.distributed import any_rank, gather, mean_over_ranks, process_group, rank, world_size
+from pcd.pairing import paired_loss
+from pcd.settings import LossSettings
 
 CPU = torch.device("cpu")
 
@@ -87,3 +91,35 @@ def test_a_flag_of_one_rank_is_seen_by_all(told: int) -> None:
 
 def test_a_flag_of_no_rank_is_seen_by_none() -> None:
     assert _of_two_ranks(lambda: any_rank(False, CPU)) == [False, False]
+
+
+@pytest.mark.parametrize("pairing", ["crossed", "aligned"])
+def test_ddps_gradient_of_the_loss_over_two_ranks_is_the_whole_batchs(pairing: str) -> None:
+    torch.manual_seed(0)
+    maps = [torch.randn(4, 6, 3, 3) for _ in range(4)]
+    crops = [torch.cat([torch.rand(4, 2) / 2, torch.full((4, 2), 0.4)], dim=1) for _ in range(2)]
+    flipped, negatives = torch.tensor([True, False, True, False]), torch.randn(20, 6)
+    settings = LossSettings.model_validate({"pairing": pairing})
+
+    def gradient(student: nn.Module, images: slice) -> Tensor:
+        first, second, *teacher = (x[images] for x in maps)
+        geometries = [Geometry(boxes[images], flipped[images]) for boxes in crops]
+        outputs = student(first), student(second)
+        paired_loss(*outputs, *teacher, *geometries, negatives, settings, _sum_over_ranks).backward()
+        return torch.cat([parameter.grad.flatten() for parameter in student.parameters()])
+
+    def student() -> nn.Module:
+        torch.manual_seed(1)
+        return nn.Conv2d(6, 6, 1)
+
+    def of_this_rank() -> list[float]:
+        replica = DistributedDataParallel(student())
+        return gradient(replica, slice(2 * rank(), 2 * rank() + 2)).tolist()
+
+    whole = gradient(student(), slice(None))
+    for of_rank in _of_two_ranks(of_this_rank):
+        torch.testing.assert_close(torch.tensor(of_rank), whole, rtol=1e-4, atol=1e-6)
+
+
+def _sum_over_ranks(x: Tensor) -> Tensor:
+    return mean_over_ranks(x.clone()) * world_size()

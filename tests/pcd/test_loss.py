@@ -1,15 +1,32 @@
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pcd.loss import _CHUNK, _attend, _attend_in_chunks, pixel_contrastive_loss, reference_pixel_contrastive_loss
+from pcd.loss import pixel_contrastive_loss, reference_pixel_contrastive_loss
+from pcd.loss_backends import _CHUNK
 
 SHAPES = [(1, 4, 1, 1, 1), (2, 8, 3, 5, 1), (3, 16, 2, 2, 37), (2, 7, 4, 3, _CHUNK), (1, 32, 7, 7, _CHUNK + 5)]
 """B, C, H, W, K."""
+
+BACKENDS = ["auto", "attention", "chunks", "reference"]
+
+LOSSES = [pixel_contrastive_loss, reference_pixel_contrastive_loss]
+
+LARGE = [
+    (16, 64, 7, 7, 65536),
+    (16, 100, 7, 7, 5000),
+    (16, 128, 7, 7, 65536),
+    (16, 256, 7, 7, 65536),
+    (128, 256, 7, 7, 1),
+    (128, 256, 7, 7, 4096),
+    (128, 64, 7, 7, 65536),
+    (2, 8192, 7, 7, 4096),
+]
 
 
 def _tensors(b: int, c: int, h: int, w: int, k: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -22,24 +39,40 @@ def _gradient(loss: Tensor, student: Tensor) -> Tensor:
     return gradient
 
 
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("temperature", [0.07, 0.2, 1.0])
-def test_loss_equals_the_reference(shape: tuple[int, int, int, int, int], temperature: float) -> None:
-    student, teacher, negatives = _tensors(*shape)
-    fast = pixel_contrastive_loss(student, teacher, negatives, temperature)
-    torch.testing.assert_close(
-        fast, reference_pixel_contrastive_loss(student, teacher, negatives, temperature), rtol=1e-5, atol=1e-5
-    )
-
-
-@pytest.mark.parametrize("shape", SHAPES, ids=str)
-@pytest.mark.parametrize("temperature", [0.07, 0.2, 1.0])
-def test_gradient_equals_the_references(shape: tuple[int, int, int, int, int], temperature: float) -> None:
-    student, teacher, negatives = _tensors(*shape)
+def _assert_equals_the_reference(
+    tensors: tuple[Tensor, Tensor, Tensor], temperature: float, backend: Any, tolerance: float
+) -> None:
+    student, teacher, negatives = tensors
     student.requires_grad_()
-    fast = _gradient(pixel_contrastive_loss(student, teacher, negatives, temperature), student)
-    plain = _gradient(reference_pixel_contrastive_loss(student, teacher, negatives, temperature), student)
-    torch.testing.assert_close(fast, plain, rtol=1e-4, atol=1e-5 * plain.abs().max().item())
+    fast = pixel_contrastive_loss(student, teacher, negatives, temperature, backend=backend)
+    plain = reference_pixel_contrastive_loss(student, teacher, negatives, temperature)
+    torch.testing.assert_close(fast, plain, rtol=tolerance, atol=tolerance)
+    ours, expected = _gradient(fast, student), _gradient(plain, student)
+    torch.testing.assert_close(ours, expected, rtol=0, atol=tolerance * expected.abs().max().item())
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("temperature", [0.07, 0.2, 1.0])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_loss_and_gradient_equal_the_references(
+    shape: tuple[int, int, int, int, int], temperature: float, backend: str
+) -> None:
+    _assert_equals_the_reference(_tensors(*shape), temperature, backend, 1e-5)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_loss_and_gradient_equal_the_references_at_a_low_temperature(backend: str) -> None:
+    # The logits go up to 100, so fp32 itself rounds them by up to 8e-6: the softmax is as far off.
+    _assert_equals_the_reference(_tensors(2, 16, 3, 3, 500), 0.01, backend, 5e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", LARGE, ids=str)
+@pytest.mark.parametrize("backend", ["attention", "chunks"])
+def test_loss_and_gradient_equal_the_references_at_full_size(
+    shape: tuple[int, int, int, int, int], backend: str
+) -> None:
+    _assert_equals_the_reference(_tensors(*shape), 0.2, backend, 1e-5)
 
 
 def test_gradient_scales_with_the_gradient_from_above() -> None:
@@ -48,29 +81,6 @@ def test_gradient_scales_with_the_gradient_from_above() -> None:
     once = _gradient(pixel_contrastive_loss(student, teacher, negatives, 0.2), student)
     thrice = _gradient(3 * pixel_contrastive_loss(student, teacher, negatives, 0.2), student)
     torch.testing.assert_close(thrice, 3 * once)
-
-
-@pytest.mark.parametrize("k", [1, 3, _CHUNK, _CHUNK + 1, 2 * _CHUNK + 7])
-def test_attending_in_chunks_equals_the_kernel(k: int) -> None:
-    s, n = F.normalize(torch.randn(13, 16), dim=1), F.normalize(torch.randn(k, 16), dim=1)
-    for chunked, kernel in zip(_attend_in_chunks(s, n, 0.2), _attend(s, n, 0.2), strict=True):
-        torch.testing.assert_close(chunked, kernel, rtol=1e-5, atol=1e-5)
-
-
-def test_attending_in_chunks_equals_the_kernel_at_a_low_temperature() -> None:
-    s = F.normalize(torch.randn(6, 16), dim=1)
-    n = -s[:1]  # an exactly opposite negative: its logit lies 2 / tau below the largest possible
-    for chunked, kernel in zip(_attend_in_chunks(s, n, 0.01), _attend(s, n, 0.01), strict=True):
-        torch.testing.assert_close(chunked, kernel, rtol=1e-4, atol=1e-4)
-
-
-def test_attending_in_chunks_computes_in_fp32_under_autocast() -> None:
-    s, n = F.normalize(torch.randn(13, 16), dim=1), F.normalize(torch.randn(50, 16), dim=1)
-    expected = _attend_in_chunks(s, n, 0.2)
-    with torch.autocast("cpu", torch.bfloat16):
-        mixed = _attend_in_chunks(s, n, 0.2)
-    for under_autocast, plain in zip(mixed, expected, strict=True):
-        torch.testing.assert_close(under_autocast, plain)
 
 
 def test_loss_equals_a_slow_loop_over_the_papers_formula() -> None:
@@ -183,28 +193,95 @@ def test_memory_layout_of_the_negatives_does_not_matter() -> None:
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_inputs_give_a_close_fp32_loss(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_half_precision_inputs_give_a_close_fp32_loss(dtype: torch.dtype, backend: Any) -> None:
     student, teacher, negatives = _tensors(2, 8, 3, 3, 20)
-    half = pixel_contrastive_loss(student.to(dtype), teacher.to(dtype), negatives.to(dtype), 0.2)
+    half = pixel_contrastive_loss(student.to(dtype), teacher.to(dtype), negatives.to(dtype), 0.2, backend=backend)
     assert half.dtype == torch.float32
     torch.testing.assert_close(half, pixel_contrastive_loss(student, teacher, negatives, 0.2), rtol=0.02, atol=0.02)
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_half_precision_inputs_get_a_finite_gradient(dtype: torch.dtype) -> None:
+@pytest.mark.parametrize("temperature", [0.01, 0.2])
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_half_precision_inputs_get_a_finite_gradient(dtype: torch.dtype, temperature: float, backend: Any) -> None:
     student, teacher, negatives = (x.to(dtype) for x in _tensors(2, 8, 3, 3, 20))
     student.requires_grad_()
-    assert _gradient(pixel_contrastive_loss(student, teacher, negatives, 0.2), student).isfinite().all()
+    loss = pixel_contrastive_loss(student, teacher, negatives, temperature, backend=backend)
+    gradient = _gradient(loss, student)
+    assert gradient.dtype == dtype
+    assert gradient.isfinite().all()
 
 
-def test_autocast_does_not_change_the_loss() -> None:
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_autocast_does_not_change_the_loss(backend: Any) -> None:
     student, teacher, negatives = _tensors(2, 8, 3, 3, 20)
     with torch.autocast("cpu", torch.bfloat16):
-        mixed = pixel_contrastive_loss(student, teacher, negatives, 0.2)
-    torch.testing.assert_close(mixed, pixel_contrastive_loss(student, teacher, negatives, 0.2))
+        mixed = pixel_contrastive_loss(student, teacher, negatives, 0.2, backend=backend)
+    torch.testing.assert_close(mixed, pixel_contrastive_loss(student, teacher, negatives, 0.2, backend=backend))
 
 
-@pytest.mark.parametrize("loss", [pixel_contrastive_loss, reference_pixel_contrastive_loss])
+@pytest.mark.parametrize("loss", LOSSES)
+def test_equal_weights_give_the_plain_mean(loss: Callable[..., Tensor]) -> None:
+    student, teacher, negatives = _tensors(2, 8, 3, 5, 20)
+    weighted = loss(student, teacher, negatives, 0.2, weights=torch.full((2, 3, 5), 0.3))
+    torch.testing.assert_close(weighted, loss(student, teacher, negatives, 0.2))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_weights_of_0_and_1_give_the_mean_over_the_chosen_pixels(loss: Callable[..., Tensor]) -> None:
+    student, teacher, negatives = _tensors(2, 8, 3, 5, 20)
+    chosen = torch.rand(2, 3, 5) < 0.4
+    parts = [
+        loss(student[b, :, i, j][None, :, None, None], teacher[b, :, i, j][None, :, None, None], negatives, 0.2)
+        for b, i, j in chosen.nonzero()
+    ]
+    torch.testing.assert_close(loss(student, teacher, negatives, 0.2, weights=chosen), torch.stack(parts).mean())
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_weighted_gradient_equals_the_references(backend: Any) -> None:
+    student, teacher, negatives = _tensors(2, 8, 3, 5, 20)
+    student.requires_grad_()
+    weights = torch.rand(2, 3, 5)
+    fast = pixel_contrastive_loss(student, teacher, negatives, 0.2, weights=weights, backend=backend)
+    plain = reference_pixel_contrastive_loss(student, teacher, negatives, 0.2, weights=weights)
+    torch.testing.assert_close(_gradient(fast, student), _gradient(plain, student), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_weights_that_are_all_0_give_loss_0_and_gradient_0(loss: Callable[..., Tensor]) -> None:
+    student, teacher, negatives = _tensors(2, 8, 3, 5, 20)
+    none = loss(student.requires_grad_(), teacher, negatives, 0.2, weights=torch.zeros(2, 3, 5))
+    assert none.item() == 0
+    assert torch.equal(_gradient(none, student), torch.zeros_like(student))
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_weights_of_another_shape_raise_value_error(loss: Callable[..., Tensor]) -> None:
+    with pytest.raises(ValueError, match=r"\(2, 3, 5\), got \(2, 5, 3\)"):
+        loss(*_tensors(2, 8, 3, 5, 20), 0.2, weights=torch.ones(2, 5, 3))
+
+
+def test_a_second_derivative_is_refused() -> None:
+    student, teacher, negatives = _tensors(2, 8, 3, 3, 20)
+    loss = pixel_contrastive_loss(student.requires_grad_(), teacher, negatives, 0.2)
+    (gradient,) = torch.autograd.grad(loss, student, create_graph=True)
+    with pytest.raises(NotImplementedError, match="second derivative"):
+        gradient.square().sum().backward()
+
+
+@pytest.mark.parametrize("unit", [True, False])
+def test_loss_leaves_the_negatives_alone(unit: bool) -> None:
+    student, teacher, negatives = _tensors(2, 8, 3, 3, 20)
+    if unit:
+        negatives = F.normalize(negatives, dim=1)
+    before = negatives.clone()
+    pixel_contrastive_loss(student.requires_grad_(), teacher, negatives, 0.2).backward()
+    assert torch.equal(negatives, before)
+
+
+@pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize(
     ("student", "teacher", "negatives", "temperature", "named"),
     [

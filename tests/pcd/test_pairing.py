@@ -11,7 +11,6 @@ from pcd.settings import LossSettings
 
 Batch = tuple[Tensor, Tensor, Tensor, Tensor, Geometry, Geometry]
 
-WHOLE = torch.tensor([0.0, 0.0, 1.0, 1.0])
 TOP_LEFT, BOTTOM_RIGHT = torch.tensor([0.0, 0.0, 0.4, 0.4]), torch.tensor([0.6, 0.6, 0.4, 0.4])
 
 
