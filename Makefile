@@ -14,7 +14,7 @@ export PIP_NO_INPUT := 1
 PARTS := requirements.lock infra/bootstrap.lock infra/install_detectron2.py pyproject.toml
 STAMP := .venv/.ready-$(shell { cat $(PARTS); pwd; } 2>/dev/null | cksum | cut -d' ' -f1)
 
-.PHONY: demo test check ui lock setup clean
+.PHONY: demo test check bench ui lock setup clean
 .DEFAULT_GOAL := demo
 
 demo: setup  ## The whole chain on this machine's CPU, in minutes
@@ -29,6 +29,9 @@ check: setup  ## What should pass before every commit: formatter, linter, types,
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest -m "not slow"
+
+bench: setup  ## What the fast paths gain over the plain ones, on this machine, in minutes
+	$(BIN)/python -m pcd.bench $(BENCH)
 
 ui: setup  ## The MLflow and Prefect pages, on loopback
 	$(BIN)/pcd ui

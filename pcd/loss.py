@@ -15,7 +15,7 @@ Sources: the loss, arXiv 2211.00218 (abstract) and allo-rene/pcd@6b0ad4d; the at
 Axes: B images, C channels, H x W pixels of a map, P = B*H*W pixels, K negatives.
 """
 
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import torch
 import torch.nn.functional as F
@@ -56,7 +56,7 @@ def pixel_contrastive_loss(
     if backend == "reference":
         return reference_pixel_contrastive_loss(student, teacher, negatives, temperature, weights=weights)
     s, t = _unit_pixels(student), _unit_pixels(teacher.detach())
-    losses, _ = _pixel_contrast(s, t, negatives.detach(), temperature, backend, student.dtype)
+    losses, _ = torch.ops.pcd.pixel_contrast(s, t, negatives.detach(), temperature, backend, student.dtype)
     return _mean(losses, weights)
 
 
@@ -102,13 +102,12 @@ def _mean(losses: Tensor, weights: Tensor | None) -> Tensor:
     return (losses * shares).sum() / torch.where(total > 0, total, 1.0)
 
 
-@torch.library.custom_op("pcd::pixel_contrast", mutates_args=())
 def _pixel_contrast(
     s: Tensor, t: Tensor, n: Tensor, temperature: float, backend: str, dtype: torch.dtype
 ) -> tuple[Tensor, Tensor]:
     """(P, C), (P, C), (K, C) to each pixel's loss (P,) and its gradient with respect to s (P, C).
 
-    An operator of its own, so that torch.compile takes it as it is. The forward pass already knows the gradient.
+    The forward pass already knows the gradient.
     """
     choice = choose_backend(s.device, dtype, s.shape[1], backend)  # type: ignore[arg-type]
     # contiguous: the CPU's attention kernel takes the last stride for 1.
@@ -127,8 +126,7 @@ def _unit_rows(n: Tensor) -> Tensor:
     return F.normalize(n, dim=1)
 
 
-@_pixel_contrast.register_fake
-def _(s: Tensor, t: Tensor, n: Tensor, temperature: float, backend: str, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+def _shapes(s: Tensor, t: Tensor, n: Tensor, temperature: float, backend: str, dtype: Any) -> tuple[Tensor, Tensor]:
     return s.new_empty(len(s)), s.new_empty(s.shape)
 
 
@@ -144,4 +142,14 @@ def _scale_gradient(ctx: Any, above: Tensor | None, above_gradient: Tensor | Non
     return None if above is None else gradient * above[:, None], None, None, None, None, None
 
 
-_pixel_contrast.register_autograd(_scale_gradient, setup_context=_keep_gradient)
+# An operator, so that torch.compile takes it as it is. Not by torch.library.custom_op, whose first call imports the
+# whole compiler: seconds, for nothing where nothing is compiled.
+_OPERATOR: Final = "pcd::pixel_contrast"
+torch.library.define(
+    _OPERATOR,
+    "(Tensor s, Tensor t, Tensor n, float temperature, str backend, ScalarType dtype) -> (Tensor, Tensor)",
+    tags=torch.Tag.pt2_compliant_tag,
+)
+torch.library.impl(_OPERATOR, "default", _pixel_contrast)
+torch.library.register_fake(_OPERATOR, _shapes)
+torch.library.register_autograd(_OPERATOR, _scale_gradient, setup_context=_keep_gradient)

@@ -17,16 +17,8 @@ BACKENDS = ["auto", "attention", "chunks", "reference"]
 
 LOSSES = [pixel_contrastive_loss, reference_pixel_contrastive_loss]
 
-LARGE = [
-    (16, 64, 7, 7, 65536),
-    (16, 100, 7, 7, 5000),
-    (16, 128, 7, 7, 65536),
-    (16, 256, 7, 7, 65536),
-    (128, 256, 7, 7, 1),
-    (128, 256, 7, 7, 4096),
-    (128, 64, 7, 7, 65536),
-    (2, 8192, 7, 7, 4096),
-]
+LARGE = [(16, 64, 7, 7, 16384), (16, 100, 7, 7, 5000), (16, 128, 7, 7, 16384), (16, 256, 7, 7, 65536),
+         (128, 256, 7, 7, 1), (128, 256, 7, 7, 4096), (2, 8192, 7, 7, 4096)]  # fmt: skip
 
 
 def _tensors(b: int, c: int, h: int, w: int, k: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -40,15 +32,18 @@ def _gradient(loss: Tensor, student: Tensor) -> Tensor:
 
 
 def _assert_equals_the_reference(
-    tensors: tuple[Tensor, Tensor, Tensor], temperature: float, backend: Any, tolerance: float
+    tensors: tuple[Tensor, Tensor, Tensor], temperature: float, backends: list[Any], tolerance: float
 ) -> None:
     student, teacher, negatives = tensors
     student.requires_grad_()
-    fast = pixel_contrastive_loss(student, teacher, negatives, temperature, backend=backend)
     plain = reference_pixel_contrastive_loss(student, teacher, negatives, temperature)
-    torch.testing.assert_close(fast, plain, rtol=tolerance, atol=tolerance)
-    ours, expected = _gradient(fast, student), _gradient(plain, student)
-    torch.testing.assert_close(ours, expected, rtol=0, atol=tolerance * expected.abs().max().item())
+    expected = _gradient(plain, student)
+    for backend in backends:
+        fast = pixel_contrastive_loss(student, teacher, negatives, temperature, backend=backend)
+        torch.testing.assert_close(fast, plain, rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(
+            _gradient(fast, student), expected, rtol=10 * tolerance, atol=tolerance * expected.abs().max().item()
+        )
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
@@ -57,22 +52,24 @@ def _assert_equals_the_reference(
 def test_loss_and_gradient_equal_the_references(
     shape: tuple[int, int, int, int, int], temperature: float, backend: str
 ) -> None:
-    _assert_equals_the_reference(_tensors(*shape), temperature, backend, 1e-5)
+    _assert_equals_the_reference(_tensors(*shape), temperature, [backend], 1e-5)
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_loss_and_gradient_equal_the_references_at_a_low_temperature(backend: str) -> None:
     # The logits go up to 100, so fp32 itself rounds them by up to 8e-6: the softmax is as far off.
-    _assert_equals_the_reference(_tensors(2, 16, 3, 3, 500), 0.01, backend, 5e-5)
+    _assert_equals_the_reference(_tensors(2, 16, 3, 3, 500), 0.01, [backend], 5e-5)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("shape", LARGE, ids=str)
-@pytest.mark.parametrize("backend", ["attention", "chunks"])
-def test_loss_and_gradient_equal_the_references_at_full_size(
-    shape: tuple[int, int, int, int, int], backend: str
-) -> None:
-    _assert_equals_the_reference(_tensors(*shape), 0.2, backend, 1e-5)
+def test_loss_and_gradient_equal_the_references_at_the_methods_sizes(shape: tuple[int, int, int, int, int]) -> None:
+    _assert_equals_the_reference(_tensors(*shape), 0.2, ["attention", "chunks"], 1e-5)
+
+
+@pytest.mark.slow
+def test_loss_and_gradient_equal_the_references_for_a_batch_of_128_and_the_whole_queue() -> None:
+    _assert_equals_the_reference(_tensors(128, 32, 7, 7, 65536), 0.2, ["attention"], 1e-5)  # logits of 1.6 GB
 
 
 def test_gradient_scales_with_the_gradient_from_above() -> None:
