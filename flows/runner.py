@@ -1,6 +1,7 @@
 """Brings one stage of a benchmark about: from the store if it is there, else by its process."""
 
 import json
+import shlex
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -48,6 +49,8 @@ class Runner:
         runtime, work = self.plan.benchmark.runtime, self.store.work_folder(stage)
         inputs = {name: self.folders[of] for name, of in stage.inputs.items()}
         command = stage_command(stage, write_spec(stage, work, inputs, runtime), runtime)
+        if stage.distributed and runtime.nodes > 1:
+            self.reporter.note(f"start this on the other {runtime.nodes - 1} machines as well:\n  {shlex.join(command)}")
 
         def on_metrics(lines: list[MetricLine]) -> None:
             for line in lines:

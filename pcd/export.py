@@ -40,6 +40,7 @@ def export_backbone(backbone: nn.Module, path: Path, metadata: dict[str, str]) -
     temporary = path.with_name(f".{path.name}.part")
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.state_dict().items()}
     save_file(tensors, temporary, metadata={"format": "pt", **metadata})
+    temporary.chmod(0o644)  # safetensors leaves it to its owner alone, and others may share the store
     temporary.replace(path)
 
 

@@ -41,7 +41,7 @@ from pcd.training_loss import training_loss, views_of
 from pcd.training_state import TrainingState
 from pcd.unreadable import UnreadableImages
 
-__all__ = ["pretrain"]
+__all__ = ["pretrain", "replicate"]
 
 
 def pretrain(spec: Spec) -> dict[str, Any]:
@@ -66,7 +66,9 @@ def pretrain(spec: Spec) -> dict[str, Any]:
         scaler = torch.amp.GradScaler(device.type, enabled=half is torch.float16)
         state = TrainingState(student, queue, optimizer, scaler)
         first, notes = state.resume(spec)
-        replica = _replicate(student, spec)
+        if spec.runtime["compile"]:
+            student.compile()
+        replica = replicate(student)
         guard = StepGuard(spec, state, half)
         unreadable = UnreadableImages(settings.max_unreadable_share, source)
         unreadable.met |= set(notes.pop("unreadable", ()))
@@ -148,13 +150,12 @@ def pretrain(spec: Spec) -> dict[str, Any]:
     }
 
 
-def _replicate(student: Student, spec: Spec) -> nn.Module:
-    if spec.runtime["compile"]:
-        student.compile()
+def replicate(student: Student) -> nn.Module:
+    """The student, or what sums its gradients over the ranks. The queue is no part of it."""
     if world_size() == 1:
         return student
     # Two forward passes before one backward: buffers must not be broadcast in between.
-    return DistributedDataParallel(student, broadcast_buffers=False)
+    return DistributedDataParallel(student, forward_sync_buffers=False)
 
 
 def _ranks_meet(replica: nn.Module, now: bool) -> AbstractContextManager[None]:

@@ -61,7 +61,7 @@ def train_detector(cfg: Any, detector: Any, settings: FinetuneSettings, train_na
     first, total = _resume(run), settings.iterations
     replica: nn.Module = detector
     if world_size() > 1:
-        replica = DistributedDataParallel(detector, broadcast_buffers=False)
+        replica = DistributedDataParallel(detector, forward_sync_buffers=False)
     batches = iter(training_loader(cfg, train_name, spec.runtime["workers"], seed, first))
     device = torch.device(cfg.MODEL.DEVICE)
 

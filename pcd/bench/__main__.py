@@ -35,11 +35,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     console.print(", ".join(f"{name} {value}" for name, value in environment.items()))
     results: list[Row | Skipped] = []
     for name in names:
-        rows = SUITES[name](device)
-        console.print(to_table(rows))
-        results += rows
-    if options.json:
-        options.json.write_text(to_json(environment, results) + "\n")
+        for result in SUITES[name](device):
+            results.append(result)
+            console.print(f"measured {result.name}")
+            if options.json:  # after every row: a bench that is stopped early leaves what it has
+                options.json.write_text(to_json(environment, results) + "\n")
+    console.print(to_table(results))
     return 0
 
 

@@ -26,7 +26,7 @@ __all__ = ["input_suite"]
 _IMAGES = 32
 
 
-def input_suite(device: torch.device) -> list[Row | Skipped]:
+def input_suite(device: torch.device) -> Iterator[Row | Skipped]:
     settings = ViewSettings()
     pil = PilTwoViews(settings)
     with tempfile.TemporaryDirectory() as folder, _one_thread():
@@ -53,11 +53,9 @@ def input_suite(device: torch.device) -> list[Row | Skipped]:
                 photometric(crops.pixels, crops.photometric)
 
         note = f"{_IMAGES} images, one core"
-        return [
-            compare_times("input, worker side", worker, by_pillow, torch.device("cpu"), note=note),
-            compare_times("input, photometric part", colours, by_pillow, device, note=note),
-            compare_times("input, both", whole, by_pillow, device, note=note),
-        ]
+        yield compare_times("input, worker side", worker, by_pillow, torch.device("cpu"), note=note)
+        yield compare_times("input, photometric part", colours, by_pillow, device, note=note)
+        yield compare_times("input, both", whole, by_pillow, device, note=note)
 
 
 @contextmanager

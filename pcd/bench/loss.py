@@ -19,7 +19,7 @@ __all__ = ["loss_suite", "prepare_loss"]
 
 _METHOD: dict[str, Any] = {"negatives": 65536, "channels": 256}
 _WIDTHS = (64, 100, 128, 256, 2048, 8192)
-_COPIES = 6
+_COPIES = 4
 """Tensors of pixels x negatives that the plain formula holds at once at its peak."""
 
 
@@ -45,8 +45,9 @@ def _pass(images: int, negatives: int, channels: int, backend: str, device: str,
     return work
 
 
-def loss_suite(device: torch.device) -> list[Row | Skipped]:
-    return [*_against_the_plain_formula(device), *_widths(device)]
+def loss_suite(device: torch.device) -> Iterator[Row | Skipped]:
+    yield from _against_the_plain_formula(device)
+    yield from _widths(device)
 
 
 def _against_the_plain_formula(device: torch.device) -> Iterator[Row | Skipped]:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import torch
@@ -32,7 +33,7 @@ _SETTINGS = PretrainSettings(
 _IMAGES = 128
 
 
-def resume_suite(device: torch.device) -> list[Row | Skipped]:
+def resume_suite(device: torch.device) -> Iterator[Row | Skipped]:
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         (root / "pool").mkdir()
@@ -49,7 +50,7 @@ def resume_suite(device: torch.device) -> list[Row | Skipped]:
         def left_alone() -> None:
             _run(root, next(numbers), device, stop_at=None)
 
-        return [compare_times("run, stopped once", interrupted, left_alone, torch.device("cpu"), repeats=3, note=note)]
+        yield compare_times("run, stopped once", interrupted, left_alone, torch.device("cpu"), repeats=3, note=note)
 
 
 def _run(root: Path, number: int, device: torch.device, stop_at: int | None) -> None:

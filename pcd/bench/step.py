@@ -7,6 +7,7 @@ both sides.
 """
 
 import tempfile
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +50,7 @@ class _Side:
     queue: NegativeQueue
 
 
-def step_suite(device: torch.device) -> list[Row | Skipped]:
+def step_suite(device: torch.device) -> Iterator[Row | Skipped]:
     half = autocast_type("auto", device)
     with tempfile.TemporaryDirectory() as folder:
         paths = write_jpegs(Path(folder), _BATCH)
@@ -81,17 +82,9 @@ def step_suite(device: torch.device) -> list[Row | Skipped]:
             ),
             "optimizer": (ours.optimizer.step, plain.optimizer.step),
         }
-        return [
-            compare_times(
-                f"step: {name}" if name != "step" else "training step, whole",
-                ours_does,
-                plain_does,
-                device,
-                repeats=5,
-                note=note if name == "step" else "",
-            )
-            for name, (ours_does, plain_does) in pairs.items()
-        ]
+        for name, (ours_does, plain_does) in pairs.items():
+            title = "training step, whole" if name == "step" else f"step: {name}"
+            yield compare_times(title, ours_does, plain_does, device, repeats=5, note=note if name == "step" else "")
 
 
 def _build(channels_last: bool, device: torch.device) -> tuple[Teacher, Student]:

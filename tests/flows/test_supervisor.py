@@ -141,3 +141,15 @@ def test_several_ranks_are_started_by_torchrun_and_single_stages_never(tmp_path:
     commands = {s.kind: stage_command(s, tmp_path / "spec.json", Runtime(processes=4)) for s in plan.stages}
     assert "--nproc-per-node=4" in commands["pretrain"]
     assert commands["data"] == [sys.executable, "-m", "eval.prepare_data", str(tmp_path / "spec.json")]
+
+
+def test_several_machines_meet_where_the_settings_say(tmp_path: Path) -> None:
+    stage = next(s for s in make_plan(load_profile("smoke")).stages if s.kind == "pretrain")
+    runtime = Runtime(processes=4, nodes=2, rendezvous="gpu1.local:29500")
+    command = stage_command(stage, tmp_path / "spec.json", runtime)
+    assert {"--nnodes=2", "--nproc-per-node=4", "--rdzv-endpoint=gpu1.local:29500"} <= set(command)
+
+
+def test_several_machines_without_a_meeting_point_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"runtime\.rendezvous"):
+        Runtime(nodes=2)

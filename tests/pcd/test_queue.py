@@ -6,7 +6,15 @@ import torch.nn.functional as F
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pcd.alignment import Geometry
+from pcd.distributed import rank
 from pcd.queue import NegativeQueue
+from pcd.settings import LossSettings
+from pcd.students import Student, build_student
+from pcd.teachers import TEACHERS, load_teacher
+from pcd.teachers.registry import DEMO_CHECKPOINT
+from pcd.train import replicate
+from pcd.training_loss import View, training_loss
 
 
 @given(length=st.integers(1, 9), batches=st.lists(st.integers(0, 25), max_size=6), seed=st.integers(0, 1000))
@@ -75,3 +83,19 @@ def test_queue_has_no_parameters() -> None:
 
 def test_length_is_the_number_of_negatives() -> None:
     assert len(NegativeQueue(7, 4, seed=0)) == 7
+
+
+def test_queue_is_no_part_of_what_ddp_broadcasts(of_two_ranks: Callable[[Callable[[], Any]], list[Any]]) -> None:
+    # In the released code the queue is a buffer of the wrapped model: rank 0's would come to lie on every rank.
+    def work() -> float:
+        entry = TEACHERS["demo"]
+        student = Student(build_student("resnet18"), entry.projector_widths(512), entry.predictor_widths(), None)
+        queue = NegativeQueue(4, 128, seed=0)
+        queue.negatives.fill_(rank() + 1)
+        view = View(torch.randn(2, 3, 64, 64), Geometry(torch.tensor([[0, 0, 1.0, 1.0]] * 2), torch.zeros(2).bool()))
+        teacher = load_teacher("demo", DEMO_CHECKPOINT)
+        loss, _ = training_loss(replicate(student), teacher, queue.negatives, view, view, LossSettings())
+        loss.backward()
+        return float(queue.negatives.mean())
+
+    assert of_two_ranks(work) == [1, 2]

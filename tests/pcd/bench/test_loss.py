@@ -18,7 +18,7 @@ def test_a_pass_can_be_repeated(backend: str) -> None:
 def test_suite_measures_time_and_memory_of_each_size(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loss, "_METHOD", {"negatives": 256, "channels": 8})
     monkeypatch.setattr(loss, "_WIDTHS", (8, 16))
-    rows = loss.loss_suite(CPU)
+    rows = list(loss.loss_suite(CPU))
     assert all(isinstance(row, Row) for row in rows)
     assert {row.unit for row in rows if isinstance(row, Row)} == {"s", "MiB"}
     for pixels in (784, 6272):
@@ -29,6 +29,6 @@ def test_suite_measures_time_and_memory_of_each_size(monkeypatch: pytest.MonkeyP
 def test_sizes_beyond_this_machines_memory_are_skipped_with_the_reason(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(loss, "_METHOD", {"negatives": 10**12, "channels": 8})
     monkeypatch.setattr(loss, "_WIDTHS", ())
-    rows = loss.loss_suite(CPU)
+    rows = list(loss.loss_suite(CPU))
     assert rows
     assert all(isinstance(row, Skipped) and "GiB" in row.reason for row in rows)
