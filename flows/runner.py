@@ -50,7 +50,9 @@ class Runner:
         inputs = {name: self.folders[of] for name, of in stage.inputs.items()}
         command = stage_command(stage, write_spec(stage, work, inputs, runtime), runtime)
         if stage.distributed and runtime.nodes > 1:
-            self.reporter.note(f"start this on the other {runtime.nodes - 1} machines as well:\n  {shlex.join(command)}")
+            self.reporter.note(
+                f"start this on the other {runtime.nodes - 1} machines as well:\n  {shlex.join(command)}"
+            )
 
         def on_metrics(lines: list[MetricLine]) -> None:
             for line in lines:

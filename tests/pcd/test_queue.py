@@ -1,4 +1,6 @@
 from collections import deque
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
