@@ -83,6 +83,9 @@ def _summary(stage: Stage, result: dict[str, Any]) -> str:
             )
         case "data":
             return f": {result['pool']} images to pre-train on, {result['train']} + {result['val']} labelled"
+        case "pretrain":
+            damaged = f", {result['unreadable_images']} images could not be read" if result["unreadable_images"] else ""
+            return f": {result['steps']} steps in {result['precision']}, the loss by {result['loss_backend']}{damaged}"
         case "finetune":
             box, mask = result["metrics"]["bbox/AP"], result["metrics"]["segm/AP"]
             matched, difference = result["matched_tensors"], result["feature_difference"]
