@@ -105,5 +105,9 @@ def pool_hash(pool: Path) -> str:
 def _hash_of_sizes(folder: Path, files: list[Path]) -> str:
     digest = hashlib.sha256()
     for path in files:
-        digest.update(f"{path.relative_to(folder)}\0{path.stat().st_size}\n".encode())
+        try:
+            size = path.stat().st_size
+        except OSError as error:
+            raise PCDError(f"cannot read {path} ({error.strerror}); mend or remove it") from None
+        digest.update(f"{path.relative_to(folder)}\0{size}\n".encode())
     return digest.hexdigest()

@@ -100,9 +100,9 @@ def _link_both_ways(tracker: Tracker) -> dict[str, str]:
 
 
 def _publish(plan: Plan, tracker: Tracker, folder: Path, links: dict[str, str]) -> Path:
-    create_markdown_artifact(
-        key="ap-table", markdown=(folder / "ap_table.md").read_text(), description=f"AP table of {plan.benchmark.name}"
-    )
-    tracker.finish_benchmark(folder)
+    if plan.has_table:
+        title = f"AP table of {plan.benchmark.name}"
+        create_markdown_artifact(key="ap-table", markdown=(folder / "ap_table.md").read_text(), description=title)
+    tracker.finish_benchmark(folder if plan.has_table else None)
     write_record(plan, folder, tracker.uri, links)
     return folder

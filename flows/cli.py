@@ -104,6 +104,10 @@ def _find_record(benchmark: str | None) -> Any:
 
 def _show(record: Any, as_json: bool) -> None:
     folder = Path(record.folder)
+    if (folder / "backbone.safetensors").exists():  # a benchmark without protocols ends with its last pre-training
+        run = dataclasses.asdict(record)
+        click.echo(json.dumps({"run": run}, indent=2) if as_json else f"pre-trained: {folder} (see `pcd export`)")
+        return
     if not (folder / "ap_table.json").exists():
         raise PCDError(f"the table of {record.name} is no longer in {folder}; run the benchmark again")
     if as_json:

@@ -32,13 +32,18 @@ def canonical_json(data: Any) -> str:
 @functools.cache
 def source_fingerprint(module: str) -> str:
     """SHA-256 over the files of `module` and of all that it imports within pcd and eval, and of their templates."""
-    modules = {module, *_import_graph().find_upstream_modules(module)}
+    modules = {module, *_import_graph().find_upstream_modules(module)} - _data_modules()
     # A package's __init__ runs with every import of its modules.
     modules |= {".".join(name.split(".")[:i]) for name in modules for i in range(1, name.count(".") + 1)}
     digest = hashlib.sha256()
     for path in sorted(file for name in modules for file in _files_of(name)):
         digest.update(str(path.relative_to(_ROOT)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
+
+
+def _data_modules() -> set[str]:
+    """The teachers' entries: what is computed with of one stands in its stage's settings, so their text may change."""
+    return _import_graph().find_descendants("pcd.teachers.published")
 
 
 @functools.cache

@@ -3,7 +3,7 @@
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from eval.data import input_files
 from flows.home import home
@@ -25,6 +25,12 @@ _MODULES: dict[StageKind, str] = {
     "finetune": "eval.finetune",
     "aggregate": "eval.aggregate",
 }
+
+
+_SAID_OF_A_TEACHER: Final = {
+    "url", "obtain", "title", "megabytes", "reported_hash", "accuracy", "source", "unverified", "mean", "std",
+}  # fmt: skip
+"""Fields of a registry entry that change no tensor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -58,7 +64,14 @@ class Plan:
     @property
     def key(self) -> str:
         """The benchmark's identity: that of its last stage, which depends on all the others."""
-        return self.stages[-1].key
+        if self.has_table:
+            return self.stages[-1].key
+        return hashlib.sha256("".join(stage.key for stage in self.stages).encode()).hexdigest()
+
+    @property
+    def has_table(self) -> bool:
+        """False for a benchmark without protocols, which pre-trains and no more."""
+        return self.stages[-1].kind == "aggregate"
 
     @property
     def cells(self) -> tuple[Stage, ...]:
@@ -90,9 +103,8 @@ def make_plan(benchmark: Benchmark) -> Plan:
     data_settings = {"data": benchmark.data.model_dump(mode="json")}
     data = add("data", data_settings, files=input_files(benchmark.data))
     if "pcd" in benchmark.arms:
-        entry = TEACHERS[benchmark.teacher].describe()
-        # Where the file comes from may differ between machines; what it is stands in its hash.
-        del entry["url"]
+        # Where the file comes from may differ between machines, and what people say of it may be mended.
+        entry = {k: v for k, v in TEACHERS[benchmark.teacher].describe().items() if k not in _SAID_OF_A_TEACHER}
         teacher = add(
             "teacher", {"teacher": benchmark.teacher, "entry": entry}, files=_teacher_files(benchmark),
             runtime={"teacher_file": str(benchmark.teacher_file) if benchmark.teacher_file else None},
@@ -124,7 +136,8 @@ def make_plan(benchmark: Benchmark) -> Plan:
         "cells": cells,
         "notes": _notes(benchmark),
     }
-    add("aggregate", aggregate, inputs={"data": data, **inputs})
+    if cells:
+        add("aggregate", aggregate, inputs={"data": data, **inputs})
     return Plan(benchmark, tuple(stages.values()))
 
 

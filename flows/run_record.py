@@ -17,7 +17,7 @@ class RunRecord:
     name: str
     key: str
     folder: str
-    """Of the aggregate stage: tables and figures."""
+    """Of the last stage: tables and figures, or a backbone where there are no protocols."""
     tracking_uri: str
     mlflow_page: str
     prefect_page: str

@@ -47,7 +47,7 @@ class Benchmark(Settings):
     arms: tuple[ArmName, ...] = Field(("pcd", "random"), min_length=1, description="how the backbones came to be")
     baseline: ArmName = Field("random", description="the arm that differences refer to")
     protocols: dict[ReadableName, FinetuneSettings] = Field(
-        {"fpn_1x": FinetuneSettings()}, min_length=1, description="name to fine-tuning settings"
+        {"fpn_1x": FinetuneSettings()}, description="name to fine-tuning settings; none ({}): pre-train alone"
     )
     seeds: tuple[Seed, ...] = Field(
         (0,), min_length=1, description="each arm is pre-trained and fine-tuned once per seed"
@@ -72,9 +72,11 @@ class Benchmark(Settings):
 
     @model_validator(mode="after")
     def _student_fits_a_detector(self) -> "Benchmark":
-        if self.pretrain.student not in DETECTOR_STUDENTS:
+        if not self.protocols and "pcd" not in self.arms:
+            raise ValueError("without protocols and without the arm pcd there is nothing to do")
+        if self.protocols and self.pretrain.student not in DETECTOR_STUDENTS:
             raise ValueError(
                 f'pretrain.student "{self.pretrain.student}" can be pre-trained, but not fine-tuned as a detector yet; '
-                f"choose one of {', '.join(DETECTOR_STUDENTS)}"
+                f"choose one of {', '.join(DETECTOR_STUDENTS)}, or pre-train alone: protocols={{}}"
             )
         return self

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Final, Literal, get_args, get_origin
 
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
@@ -12,7 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from eval.settings import FinetuneSettings
-from pcd.settings import PretrainSettings, StageRuntime
+from flows.settings import Benchmark, Runtime
+from pcd.settings import PretrainSettings
 
 __all__ = ["SettingRow", "as_markdown", "list_settings", "print_settings"]
 
@@ -27,10 +28,14 @@ class SettingRow:
     meaning: str
 
 
+_ELSEWHERE: Final = {"protocols", "pretrain", "runtime", "name"}
+"""Fields of the benchmark that are groups of their own, or have no default."""
+
 _GROUPS: tuple[tuple[str, str, type[BaseModel]], ...] = (
+    ("Benchmark", "", Benchmark),
     ("Pre-training", "pretrain.", PretrainSettings),
     ("Fine-tuning, for each protocol", "protocols.NAME.", FinetuneSettings),
-    ("How a machine runs a stage; changes no result", "runtime.", StageRuntime),
+    ("How machines run it; changes no result", "runtime.", Runtime),
 )
 
 _INTRODUCTION = """\
@@ -70,6 +75,8 @@ def print_settings() -> None:
 
 def _rows(model: type[BaseModel], prefix: str) -> Iterator[SettingRow]:
     for name, field in model.model_fields.items():
+        if model is Benchmark and name in _ELSEWHERE:
+            continue
         if isinstance(field.default, BaseModel):
             yield from _rows(type(field.default), f"{prefix}{name}.")
         else:

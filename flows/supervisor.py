@@ -1,6 +1,7 @@
 """Runs a stage as a process of its own: starts it, follows its metrics, stops it, says how it ended."""
 
 import json
+import math
 import os
 import signal
 import subprocess
@@ -64,6 +65,7 @@ def stage_command(stage: Stage, spec: Path, runtime: Runtime) -> list[str]:
         meeting = [f"--nnodes={runtime.nodes}", "--rdzv-backend=c10d", f"--rdzv-endpoint={runtime.rendezvous}"]
         meeting += [f"--rdzv-id={stage.key[:12]}"]
     ranks = ["-m", "torch.distributed.run", *meeting, f"--nproc-per-node={runtime.processes}"]
+    ranks += [f"--shutdown-timeout={math.ceil(runtime.stop_seconds)}"]  # its own patience with the ranks is 30 s
     return [sys.executable, *ranks, "-m", stage.module, str(spec)]
 
 

@@ -72,11 +72,18 @@ class Tracker:
         self._client.log_dict(self.run_id, self._plan.benchmark.model_dump(mode="json"), "benchmark.json")
         self._client.log_dict(self.run_id, dict(environment), "environment.json")
 
-    def finish_benchmark(self, table_folder: Path) -> None:
-        """The table on the run's first page, its figures as artifacts, each arm's means as metrics."""
-        self._log_files(self.run_id, table_folder, _TRACKED_FILES["aggregate"])
-        self._set_tags(self.run_id, {"mlflow.note.content": _first_page(table_folder)})
-        table = json.loads((table_folder / "ap_table.json").read_text())
+    def finish_benchmark(self, table_folder: Path | None) -> None:
+        """The table on the run's first page, its figures as artifacts, each arm's means as metrics; if there is one."""
+        if table_folder is not None:
+            self._log_table(table_folder)
+        if "pcd.failure" in self._client.get_run(self.run_id).data.tags:  # of an attempt before this one
+            self._client.delete_tag(self.run_id, "pcd.failure")
+        self._end(self.run_id, RunStatus.FINISHED)
+
+    def _log_table(self, folder: Path) -> None:
+        self._log_files(self.run_id, folder, _TRACKED_FILES["aggregate"])
+        self._set_tags(self.run_id, {"mlflow.note.content": _first_page(folder)})
+        table = json.loads((folder / "ap_table.json").read_text())
         means = {
             f"{row['arm']}/{name.removesuffix(' mean')}": value
             for row in table["arms"]
@@ -84,9 +91,6 @@ class Tracker:
             if name.endswith(" mean") and value is not None
         }
         self._log_figures(self.run_id, means)
-        if "pcd.failure" in self._client.get_run(self.run_id).data.tags:  # of an attempt before this one
-            self._client.delete_tag(self.run_id, "pcd.failure")
-        self._end(self.run_id, RunStatus.FINISHED)
 
     def fail_benchmark(self, error: BaseException) -> None:
         """Say why on the run; never raises, so that the error itself is what the user sees."""

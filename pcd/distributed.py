@@ -10,6 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pcd.errors import PCDError
+from pcd.stage import Stopped
 
 __all__ = [
     "any_rank",
@@ -55,8 +56,12 @@ def process_group(device: str) -> Iterator[torch.device]:
     dist.init_process_group("nccl" if use_cuda else "gloo")
     try:
         yield local
-    finally:
+    except Stopped:  # all ranks stop in the same step
         dist.destroy_process_group()
+        raise
+    # Not behind any other error: the ranks that did not meet it may wait in a collective, and destroying the group
+    # would wait for them. The process ends, and torchrun ends the others.
+    dist.destroy_process_group()
 
 
 def gather(x: Tensor) -> Tensor:

@@ -60,7 +60,10 @@ class StepGuard:
         raise NotFiniteError(told)
 
     def _capture(self, step: int, parts: Sequence[TwoViewBatch]) -> dict[str, Any]:
-        """Plain data and tensors, so that it can be loaded in safe mode. The weights are those before the step."""
+        """Plain data and tensors, so that it can be loaded in safe mode.
+
+        The weights are those before the step; BatchNorm's running statistics have seen its forward passes.
+        """
         return {
             "step": step,
             "settings": self._spec.settings,

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pcd.checkpoint import load_checkpoint
 from pcd.errors import PCDError
 from pcd.images import batch_from_plain
-from pcd.networks import build_pair
+from pcd.networks import build_pair, hasten
 from pcd.settings import PretrainSettings
 from pcd.training_loss import training_loss, views_of
 
@@ -30,9 +30,9 @@ class Replay:
     loss: float
     gradient_norm: float
     first_module: str | None
-    """The first module of the student whose output is not finite, in the order of computation."""
+    """The first module of student or teacher whose output is not finite, in the order of computation."""
     weights: tuple[str, ...]
-    """Weights and buffers that were not finite before the step."""
+    """Weights that were not finite before the step. BatchNorm's running statistics have seen its forward passes."""
     gradients: tuple[str, ...]
     """Parameters whose gradient is not finite."""
 
@@ -42,6 +42,8 @@ class Replay:
 
 def replay(path: Path, precision: Literal["as captured", "fp32", "bf16", "fp16"] = "as captured") -> Replay:
     """Run the step of a `nonfinite-….pt` file once, on the CPU, in the number format it was captured in or another.
+
+    Of a run over several ranks it is one rank's share, with BatchNorm over that share alone.
 
     Raises PCDError if the file is missing or no capture, or its teacher is gone.
     """
@@ -58,7 +60,8 @@ def replay(path: Path, precision: Literal["as captured", "fp32", "bf16", "fp16"]
     used = captured["precision"] if precision == "as captured" else precision
     scale = captured["loss_scale"] if used == "fp16" else 1.0
     loss = torch.zeros(())
-    with _watched(student, broken):
+    hasten(teacher, _TYPES[used])
+    with _watched(nn.ModuleDict({"student": student, "teacher": teacher}), broken):
         for plain in captured["parts"]:
             views = views_of(batch_from_plain(plain), torch.device("cpu"))
             with torch.autocast("cpu", _TYPES[used], enabled=used != "fp32"):
@@ -72,7 +75,7 @@ def replay(path: Path, precision: Literal["as captured", "fp32", "bf16", "fp16"]
         loss=loss.item(),
         gradient_norm=float(nn.utils.get_total_norm(gradients.values())),
         first_module=broken[0] if broken else None,
-        weights=_not_finite(captured["student"]),
+        weights=_not_finite({name: x for name, x in captured["student"].items() if ".running_" not in name}),
         gradients=_not_finite(gradients),
     )
 

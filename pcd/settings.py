@@ -118,14 +118,11 @@ class PretrainSettings(Settings):
     epochs: float = setting(100.0, "passes over the images", "code", gt=0)
     global_batch: int = setting(1024, "images of one step over all processes", "code", ge=2)
     views: ViewSettings = ViewSettings()
-    max_unreadable_share: float = setting(
-        0.01, "share of the images that may be damaged; the next one is seen in their place", "ours", ge=0, le=1
-    )
     loss: LossSettings = LossSettings()
     optimizer: OptimizerSettings = OptimizerSettings()
     accumulation: int = setting(
         1,
-        "parts that a step's batch is computed in, one after the other; BatchNorm sees one part at a time",
+        "parts of a step's batch, computed in turn; BatchNorm, and the mean of `aligned`, see one at a time",
         "ours",
         ge=1,
     )
@@ -156,6 +153,10 @@ class PretrainSettings(Settings):
         return self
 
 
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
 class StageRuntime(Settings):
     """How a machine runs a stage. It changes a result by no more than rounding, and is no part of a stage's key."""
 
@@ -167,7 +168,10 @@ class StageRuntime(Settings):
     checkpoint_seconds: float = Field(600, ge=0, description="seconds between two checkpoints")
     checkpoint_steps: int = Field(0, ge=0, description="steps between two checkpoints, besides; 0: by time alone")
     keep_checkpoints: int = Field(2, ge=1, le=9, description="newest checkpoints that are kept, in case one is damaged")
-    knn_folder: Path | None = Field(
+    max_unreadable_share: float = Field(
+        0.01, ge=0, le=1, description="share of the images that may be damaged; the next one is seen in their place"
+    )
+    knn_folder: Annotated[Path, AfterValidator(_absolute)] | None = Field(
         None, description="labelled images, a folder per class (or train/ and val/ of them), to watch kNN top-1 on"
     )
     knn_epochs: float = Field(1.0, gt=0, description="epochs between two kNN figures")

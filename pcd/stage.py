@@ -108,7 +108,8 @@ def read_spec(path: Path) -> Spec:
 def _with_defaults(runtime: dict[str, Any]) -> dict[str, Any]:
     """What every stage may count on, and whatever else a stage's own reader knows of."""
     common = {name: value for name, value in runtime.items() if name in StageRuntime.model_fields}
-    return runtime | StageRuntime.model_validate(common).model_dump()
+    whole = runtime | StageRuntime.model_validate(common).model_dump()
+    return whole | {"threads": whole["threads"] or os.cpu_count() or 1}
 
 
 def run_stage(main: Callable[[Spec], dict[str, Any]]) -> int:

@@ -5,6 +5,7 @@ folder of unlabelled images); writes metrics.jsonl, checkpoints while it runs, t
 card, the picture of its receptive field, and result.json.
 """
 
+import json
 import sys
 import time
 from contextlib import AbstractContextManager, nullcontext
@@ -17,7 +18,8 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from pcd.distributed import any_rank, gather, mean_over_ranks, process_group, rank, world_size
+from pcd.distributed import any_rank, gather, gather_objects, mean_over_ranks, process_group, rank, world_size
+from pcd.errors import PCDError
 from pcd.export import DETECTRON2_RESNETS, export_backbone, export_for_detectron2
 from pcd.finite_guard import StepGuard
 from pcd.image_sources import ImageSource, open_pool
@@ -66,12 +68,19 @@ def pretrain(spec: Spec) -> dict[str, Any]:
         scaler = torch.amp.GradScaler(device.type, enabled=half is torch.float16)
         state = TrainingState(student, queue, optimizer, scaler)
         first, notes = state.resume(spec)
+        _check_that_ranks_agree(spec, len(source), first)
+        if notes.setdefault("precision", str(half)) != str(half):
+            raise PCDError(
+                f"the checkpoint was computed in {notes['precision']}, and this machine would go on in {half}; "
+                "resume it where it began, or start anew with pretrain.precision set"
+            )
         if spec.runtime["compile"]:
             student.compile()
         replica = replicate(student)
         guard = StepGuard(spec, state, half)
-        unreadable = UnreadableImages(settings.max_unreadable_share, source)
+        unreadable = UnreadableImages(spec.runtime["max_unreadable_share"], source)
         unreadable.met |= set(notes.pop("unreadable", ()))
+        unreadable.seen = first * settings.global_batch
         monitor, monitor_every = _monitor(spec, settings, plan)
         backend = choose_backend(device, half or torch.float32, queue.negatives.shape[1], settings.loss.backend)
         print(f"the loss runs by {backend.backend} ({backend.reason})")
@@ -120,7 +129,7 @@ def pretrain(spec: Spec) -> dict[str, Any]:
                     "waiting_for_data": waited / seconds,
                 }
                 if monitor and is_watched:
-                    figures["knn_top1"] = monitor.top1(student.backbone, device)
+                    figures |= _watch(monitor, student, device)
                 spec.metrics.log(done, plan.total, figures)
                 logged_at, waited, logged = clock(), 0.0, done
             is_due = clock() - saved_at > spec.runtime["checkpoint_seconds"] or (
@@ -148,6 +157,15 @@ def pretrain(spec: Spec) -> dict[str, Any]:
         "teacher_licence": entry.licence,
         "teacher_noncommercial": entry.noncommercial,
     }
+
+
+def _check_that_ranks_agree(spec: Spec, images: int, first: int) -> None:
+    """A rank that sees another pool, or reads another checkpoint, would meet other images or wait for ever."""
+    known = json.loads((spec.inputs["data"] / "data.json").read_text()).get("counts", {}).get("pool", images)
+    if images != known:
+        raise PCDError(f"the pool has {images} images now and had {known} when the data stage saw it; restore it")
+    if len(seen := set(gather_objects((images, first)))) > 1:
+        raise PCDError(f"the ranks see different pools or checkpoints (images, first step: {sorted(seen)}); try again")
 
 
 def replicate(student: Student) -> nn.Module:
@@ -186,7 +204,17 @@ def _monitor(spec: Spec, settings: PretrainSettings, plan: StepPlan) -> tuple[Kn
     folder: Path | None = spec.runtime["knn_folder"]
     if folder is None:
         return None, plan.total
-    return (KnnMonitor(folder, settings.views.size) if spec.is_first_rank else None), every
+    workers: int = spec.runtime["workers"]
+    return (KnnMonitor(folder, settings.views.size, workers=workers) if spec.is_first_rank else None), every
+
+
+def _watch(monitor: KnnMonitor, student: Student, device: torch.device) -> dict[str, float]:
+    """No figure is worth a run: what cannot be read is said, and training goes on."""
+    try:
+        return {"knn_top1": monitor.top1(student.backbone, device)}
+    except PCDError as error:
+        print(f"no kNN top-1 this time: {error}")
+        return {}
 
 
 def _export(spec: Spec, settings: PretrainSettings, student: Student, source: ImageSource) -> None:
