@@ -1,14 +1,15 @@
-"""What the method's tests share: one thread, seeded hypothesis, a tiny pool of images, and stage folders."""
+"""What the method's tests share: one thread, seeded hypothesis, a tiny pool of images, stage folders, and tiny runs."""
 
 import json
 import multiprocessing
 import os
 import shutil
 import socket
+import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pytest
@@ -19,6 +20,10 @@ from PIL import Image
 from pcd.distributed import process_group
 from pcd.stage import Spec, read_spec
 from pcd.teachers.registry import DEMO_CHECKPOINT
+
+if TYPE_CHECKING:
+    # Imported late below: it loads the whole training, which few of the tests need.
+    from tests.pcd.training_runs import Finished
 
 ROOT = Path(__file__).parents[2]
 
@@ -105,6 +110,47 @@ def make_spec(write_spec: Callable[..., Path]) -> Callable[..., Spec]:
         return spec
 
     return make
+
+
+@pytest.fixture(scope="session")
+def inputs(teacher_folder: Path, data_folder: Path) -> dict[str, Path]:
+    """What the pre-training reads."""
+    return {"teacher": teacher_folder, "data": data_folder}
+
+
+@pytest.fixture
+def pretraining(make_spec: Callable[..., Spec], inputs: dict[str, Path]) -> Callable[..., Spec]:
+    """The spec of a tiny run; keywords are settings that differ."""
+    from tests.pcd.training_runs import tiny_settings
+
+    def make(name: str = "out", runtime: Mapping[str, Any] | None = None, **settings: Any) -> Spec:
+        return make_spec(tiny_settings(**settings), dict(inputs), name, **(runtime or {}))
+
+    return make
+
+
+@pytest.fixture
+def command(write_spec: Callable[..., Path], inputs: dict[str, Path]) -> Callable[..., list[str]]:
+    """The command of a tiny run; keywords are settings that differ."""
+    from tests.pcd.training_runs import tiny_settings
+
+    def make(processes: int = 1, **settings: Any) -> list[str]:
+        ranks = (
+            ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"] if processes > 1 else []
+        )
+        return [sys.executable, *ranks, "-m", "pcd.train", str(write_spec(tiny_settings(**settings), inputs))]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory: pytest.TempPathFactory, inputs: dict[str, Path]) -> "Finished":
+    """A run with the tiny settings: where it went, and what it returned. For reading only."""
+    from pcd.train import pretrain
+    from tests.pcd.training_runs import tiny_spec
+
+    spec = tiny_spec(tmp_path_factory.mktemp("finished"), inputs)
+    return spec.out, pretrain(spec)
 
 
 class _Failed(str):

@@ -8,6 +8,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from pcd.backbones import Backbone, TimmBackbone
 from pcd.errors import PCDError
 from pcd.students import build_student
+from tests.pcd.slow_parameters import slow_but
 
 TORCHVISION = {
     "resnet18": (resnet18, "fc.", "layer4"),
@@ -18,6 +19,8 @@ TORCHVISION = {
 }
 """A student's name to torchvision's builder, the prefix of its classifier, and the node that puts out the last map."""
 SMALL_TIMM = ("mobilenetv3_small_050", "convnext_atto", "pvt_v2_b0", "focalnet_tiny_srf")
+QUICK = ("resnet18", "mobilenet_v3_large", "shufflenet_v2_x1_0")
+"""One of each family."""
 
 
 def _stirred(backbone: Backbone) -> Backbone:
@@ -26,14 +29,14 @@ def _stirred(backbone: Backbone) -> Backbone:
     return backbone.eval()
 
 
-@pytest.mark.parametrize("name", TORCHVISION)
+@pytest.mark.parametrize("name", slow_but(QUICK, TORCHVISION))
 def test_tensors_are_torchvisions_without_the_classifier(name: str) -> None:
     build, classifier, _ = TORCHVISION[name]
     theirs = {k: v.shape for k, v in build().state_dict().items() if not k.startswith(classifier)}
     assert {k: v.shape for k, v in build_student(name).state_dict().items()} == theirs
 
 
-@pytest.mark.parametrize("name", TORCHVISION)
+@pytest.mark.parametrize("name", slow_but(QUICK, TORCHVISION))
 def test_map_equals_torchvisions_features_with_the_same_weights(name: str) -> None:
     build, _, node = TORCHVISION[name]
     backbone = _stirred(build_student(name))
@@ -66,13 +69,15 @@ def test_stages_have_strides_4_to_32_and_their_channels(
     assert backbone.channels == channels[-1]
 
 
-@pytest.mark.parametrize("name", [*TORCHVISION, "timm:convnext_atto"])
+@pytest.mark.parametrize("name", slow_but((*QUICK, "timm:convnext_atto"), [*TORCHVISION, "timm:convnext_atto"]))
 def test_the_map_is_the_deepest_stage(name: str) -> None:
     backbone, images = build_student(name).eval(), torch.randn(1, 3, 64, 64)
     assert torch.equal(backbone(images), backbone.stages(images)["res5"])
 
 
-@pytest.mark.parametrize("name", [*TORCHVISION, *(f"timm:{name}" for name in SMALL_TIMM)])
+@pytest.mark.parametrize(
+    "name", slow_but((*QUICK, "timm:convnext_atto"), [*TORCHVISION, *(f"timm:{name}" for name in SMALL_TIMM)])
+)
 def test_every_parameter_takes_a_gradient_from_the_map(name: str) -> None:
     backbone = build_student(name)
     backbone(torch.randn(2, 3, 64, 64)).square().sum().backward()
@@ -93,7 +98,7 @@ def _features(name: str, tensors: dict[str, Tensor]) -> nn.Module:
     return network.eval()
 
 
-@pytest.mark.parametrize("name", SMALL_TIMM)
+@pytest.mark.parametrize("name", slow_but(("mobilenetv3_small_050", "convnext_atto"), SMALL_TIMM))
 def test_tensors_load_into_timms_features_and_give_the_same_maps(name: str) -> None:
     backbone, images = _stirred(TimmBackbone(name)), torch.randn(2, 3, 64, 96)
     theirs = _features(name, backbone.state_dict())(images)[-1]

@@ -15,6 +15,7 @@ from pcd.export import (
     to_detectron2_name,
 )
 from pcd.students import STUDENTS, build_student
+from tests.pcd.slow_parameters import slow_but
 
 
 def _network() -> nn.Module:
@@ -81,7 +82,7 @@ def test_a_tensor_is_renamed_as_detectron2_calls_it(ours: str, theirs: str) -> N
     assert to_detectron2_name(ours) == theirs
 
 
-@pytest.mark.parametrize("name", [*STUDENTS, "timm:test_resnet"])
+@pytest.mark.parametrize("name", slow_but(("resnet18", "timm:test_resnet"), [*STUDENTS, "timm:test_resnet"]))
 def test_any_students_backbone_comes_back(name: str, tmp_path: Path) -> None:
     first, second = build_student(name), build_student(name)
     export_backbone(first, tmp_path / "b.safetensors", {})
@@ -89,14 +90,16 @@ def test_any_students_backbone_comes_back(name: str, tmp_path: Path) -> None:
     torch.testing.assert_close(second.state_dict(), first.state_dict(), rtol=0, atol=0)
 
 
-@pytest.mark.parametrize("other", ["resnet34", "mobilenet_v3_large", "timm:test_resnet"])
+@pytest.mark.parametrize(
+    "other", slow_but(("timm:test_resnet",), ["resnet34", "mobilenet_v3_large", "timm:test_resnet"])
+)
 def test_another_students_tensors_are_refused(other: str, tmp_path: Path) -> None:
     export_backbone(build_student(other), tmp_path / "b.safetensors", {})
     with pytest.raises(PCDError, match=r"does not fit: .* was it pre-trained with another student"):
         load_exactly(build_student("resnet18"), load_backbone(tmp_path / "b.safetensors"))
 
 
-@pytest.mark.parametrize("name", DETECTRON2_RESNETS)
+@pytest.mark.parametrize("name", slow_but(("resnet18",), DETECTRON2_RESNETS))
 def test_detectron2s_file_is_read_without_running_code(name: str, tmp_path: Path) -> None:
     student = build_student(name)
     export_for_detectron2(student, tmp_path / "b.pth")

@@ -200,7 +200,7 @@ def _assert_compiles(compiler: str, backend: str, images: int) -> None:
         torch.testing.assert_close(ours, plain)
 
 
-@pytest.mark.parametrize("compiler", ["eager", "aot_eager"])
+@pytest.mark.parametrize("compiler", [pytest.param("eager", marks=pytest.mark.slow), "aot_eager"])
 @pytest.mark.parametrize("backend", ["auto", "chunks"])
 @pytest.mark.parametrize("images", [1, 2])
 def test_compiled_without_a_break_the_loss_is_the_same(compiler: str, backend: str, images: int) -> None:

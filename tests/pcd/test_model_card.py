@@ -13,6 +13,7 @@ from pcd.model_card import write_model_card
 from pcd.settings import PretrainSettings
 from pcd.stage import Spec
 from pcd.students import STUDENTS, build_student
+from tests.pcd.slow_parameters import slow_but
 
 FIGURES = {"receptive field/backbone, 50%": 0.333333}
 
@@ -132,17 +133,24 @@ def test_it_shows_one_line_for_each_library_that_can(
         assert len([line for line in code.splitlines() if "backbone" in line]) == 1
 
 
+_QUICK_LINES = ["resnet18 torchvision", "mobilenet_v3_large torchvision", "resnet18 timm", "timm:convnext_atto timm"]
+
+
 @pytest.mark.parametrize(
-    ("student", "library"),
-    [
-        *((name, "torchvision") for name in STUDENTS),
-        *((name, "timm") for name in ("resnet18", "resnet34", "resnet50")),
-        *((f"timm:{name}", "timm") for name in ("test_resnet", "convnext_atto", "mobilenetv3_small_050")),
-    ],
+    "line",
+    slow_but(
+        _QUICK_LINES,
+        [
+            *(f"{name} torchvision" for name in STUDENTS),
+            *(f"{name} timm" for name in ("resnet18", "resnet34", "resnet50")),
+            *(f"timm:{name} timm" for name in ("test_resnet", "convnext_atto", "mobilenetv3_small_050")),
+        ],
+    ),
 )
 def test_its_line_gives_the_students_features(
-    card: Callable[..., str], student: str, library: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    card: Callable[..., str], line: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    student, library = line.split()
     backbone = build_student(student)
     backbone(torch.randn(4, 3, 64, 64))  # so that the running statistics are not the initial ones
     export_backbone(backbone, tmp_path / "backbone.safetensors", {})

@@ -1,4 +1,4 @@
-from collections.abc import Callable
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,8 +8,8 @@ import torch
 from pcd.errors import PCDError
 from pcd.finite_guard import NotFiniteError
 from pcd.replay import replay
-from pcd.stage import Spec
 from pcd.train import pretrain
+from tests.pcd.training_runs import tiny_spec
 
 SETTINGS: dict[str, Any] = {
     "epochs": 1,
@@ -20,17 +20,23 @@ SETTINGS: dict[str, Any] = {
 }
 
 
-@pytest.fixture(params=["fp32", "bf16"])
-def captured(
-    request: pytest.FixtureRequest, make_spec: Callable[..., Spec], teacher_folder: Path, data_folder: Path
+@pytest.fixture(scope="module", params=["fp32", pytest.param("bf16", marks=pytest.mark.slow)])
+def left_behind(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, inputs: dict[str, Path]
 ) -> Path:
     """The file that a run left whose second step was not finite."""
-    settings = {"pretrain": SETTINGS | {"precision": request.param, "accumulation": 2}, "teacher": "demo", "seed": 0}
-    spec = make_spec(settings, {"teacher": teacher_folder, "data": data_folder})
+    spec = tiny_spec(tmp_path_factory.mktemp("diverged"), inputs)
+    spec.settings["pretrain"] = SETTINGS | {"precision": request.param, "accumulation": 2}
     with pytest.raises(NotFiniteError):
         pretrain(spec)
     (path,) = spec.out.glob("nonfinite*.pt")
     return path
+
+
+@pytest.fixture
+def captured(left_behind: Path, tmp_path: Path) -> Path:
+    """A copy of it, to be tampered with."""
+    return Path(shutil.copy(left_behind, tmp_path))
 
 
 def test_replay_is_not_finite_either_and_says_where_it_begins(captured: Path) -> None:
@@ -48,7 +54,7 @@ def test_replay_names_the_tensors_that_were_broken_before_the_step(captured: Pat
     assert "backbone.layer1.0.conv1.weight" in replay(captured).weights
 
 
-def test_sound_weights_replay_to_a_finite_step(captured: Path, make_spec: Callable[..., Spec]) -> None:
+def test_sound_weights_replay_to_a_finite_step(captured: Path) -> None:
     saved = torch.load(captured, weights_only=True)
     for name, tensor in saved["student"].items():
         if tensor.is_floating_point():

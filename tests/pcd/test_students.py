@@ -6,6 +6,9 @@ from pcd.attention import PixelAttention
 from pcd.errors import PCDError
 from pcd.settings import STUDENT_NAMES
 from pcd.students import STUDENTS, Student, build_student
+from tests.pcd.slow_parameters import slow_but
+
+NAMES = slow_but(("resnet18", "mobilenet_v3_large", "timm:convnext_atto"), [*STUDENTS, "timm:convnext_atto"])
 
 
 def _student(attention_heads: int | None) -> Student:
@@ -26,7 +29,7 @@ def test_the_names_that_plans_know_are_those_that_are_built() -> None:
     assert tuple(STUDENTS) == STUDENT_NAMES
 
 
-@pytest.mark.parametrize("name", [*STUDENTS, "timm:convnext_atto"])
+@pytest.mark.parametrize("name", NAMES)
 def test_weights_come_from_torchs_seed(name: str) -> None:
     torch.manual_seed(5)
     first = build_student(name).state_dict()
@@ -35,7 +38,7 @@ def test_weights_come_from_torchs_seed(name: str) -> None:
     assert all(torch.equal(first[tensor], second[tensor]) for tensor in first)
 
 
-@pytest.mark.parametrize("name", [*STUDENTS, "timm:convnext_atto"])
+@pytest.mark.parametrize("name", NAMES)
 def test_any_backbone_makes_a_student_with_the_default_heads(name: str) -> None:
     backbone = build_student(name)
     student = Student(backbone, (backbone.channels, 24, 12), (12, 24, 12), attention_heads=8)

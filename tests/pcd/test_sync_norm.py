@@ -3,12 +3,16 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from pcd.distributed import rank
 from pcd.errors import PCDError
+from pcd.students import Student, build_student
 from pcd.sync_norm import CpuSyncBatchNorm, synchronise_norms
+from pcd.teachers import TEACHERS
 
 CPU = torch.device("cpu")
 BATCH = torch.randn(8, 5, 3, 4, generator=torch.Generator().manual_seed(1)) * 3 + 2
@@ -96,3 +100,41 @@ def test_on_cuda_they_become_torchs_own() -> None:
 def test_a_norm_that_carries_its_activation_is_refused_on_cpu_ranks() -> None:
     with pytest.raises(PCDError, match=r"cannot synchronise 0 \(BatchNormAct2d\); set runtime\.processes to 1"):
         synchronise_norms(nn.Sequential(BatchNormAct2d(4)), CPU)
+
+
+# ---- a whole student, in fp64: in fp32 its gradient amplifies rounding beyond any bound that would tell something
+
+
+def _student() -> Student:
+    torch.manual_seed(0)
+    backbone, demo = build_student("resnet18"), TEACHERS["demo"]
+    student = Student(backbone, demo.projector_widths(backbone.channels), demo.predictor_widths(), attention_heads=8)
+    nn.init.normal_(student.get_parameter("attention.project.weight"), std=0.05)  # or attention would have no gradient
+    return student
+
+
+def _gradients(network: nn.Module, images: slice) -> dict[str, Tensor]:
+    """Of a mean over the pixels of two views: both forward passes come before the one backward pass."""
+    random = torch.Generator().manual_seed(3)
+    views = torch.randn(2, 8, 3, 64, 64, generator=random, dtype=torch.float64)
+    classes = torch.randint(128, (2, 8, 2, 2), generator=random)
+    maps = [network(view[images]) for view in views]
+    losses = [F.cross_entropy(F.normalize(out) / 0.2, aim[images]) for out, aim in zip(maps, classes, strict=True)]
+    torch.stack(losses).mean().backward()
+    return {name.removeprefix("module."): p.grad for name, p in network.named_parameters() if p.grad is not None}
+
+
+@pytest.mark.filterwarnings("ignore:`broadcast_buffers` is deprecated:FutureWarning")  # as in pcd.train
+def test_gradients_of_a_whole_student_are_those_of_one_process(
+    of_two_ranks: Callable[[Callable[[], Any]], list[Any]],
+) -> None:
+    whole = _gradients(_student().double(), slice(None))
+
+    def work() -> set[str]:
+        replica = DistributedDataParallel(synchronise_norms(_student(), CPU).double(), broadcast_buffers=False)
+        halves = _gradients(replica, slice(4 * rank(), 4 * rank() + 4))
+        assert halves.keys() == whole.keys()
+        # The absolute bound is for biases ahead of a BatchNorm, whose gradients vanish; the other norms are above 1e-3.
+        return {name for name in whole if (halves[name] - whole[name]).norm() > 1e-9 * whole[name].norm() + 1e-12}
+
+    assert of_two_ranks(work) == [set(), set()]

@@ -59,6 +59,7 @@ def test_command_writes_shards_and_says_how_many(
     assert done.stdout == f"40 images written to {tmp_path / 'shards'}\n"
 
 
+@pytest.mark.slow
 def test_command_on_an_empty_folder_exits_with_2_and_one_line(
     tmp_path: Path, stage_environment: dict[str, str]
 ) -> None:

@@ -13,10 +13,12 @@ from pcd.errors import PCDError
 from pcd.teachers import TEACHERS, Teacher, TeacherEntry
 from pcd.teachers.load import load_entry
 from pcd.teachers.tensors import read_published, write_converted
+from tests.pcd.slow_parameters import slow_but
 from tests.pcd.teachers.publishers import PUBLICATIONS, Publication, publish
 
-SLOW = {"barlow_r50_1000", "vicreg_r50"}
-"""Heads of 151 M weights."""
+QUICK = ("mocov3_vits", "mocov2_r50_800", "densecl_r50_mm", "simsiam_r50_100", "dino_vits16", "sup_r18")
+"""One of each kind of trunk (bottlenecks, basic blocks, ViT), head (plain, normed, of GELU, dense), and last norm.
+Names and shapes are tried for all."""
 
 TWINS = {
     "mocov3_r50_100": "mocov3_r50_1000",
@@ -36,11 +38,7 @@ def _entry(publication: str) -> TeacherEntry:
 
 @pytest.fixture(
     scope="module",
-    params=[
-        pytest.param(name, marks=[pytest.mark.slow] if name in SLOW else [])
-        for name in PUBLICATIONS
-        if name not in TWINS
-    ],
+    params=slow_but(QUICK, [name for name in PUBLICATIONS if name not in TWINS]),
 )
 def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loaded]:
     """The publisher's file with its last norm kept, as the publisher's own head has it."""

@@ -1,0 +1,13 @@
+"""Parametrisations of which the quick suite keeps a few: each claim once for every kind, the rest marked slow."""
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import pytest
+
+
+def slow_but(quick: Collection[str], names: Iterable[str]) -> list[Any]:
+    """`names` as parameters, in their order, all but `quick` marked slow."""
+    kept = list(names)
+    assert set(quick) <= set(kept), f"{set(quick) - set(kept)} is among no parameters"
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in kept]
