@@ -27,8 +27,10 @@ def export_pretrained(record: RunRecord, cell: str | None, destination: Path) ->
     Raises:
         PCDError: no such cell, several pre-trainings and none chosen, or files that are gone or damaged.
     """
-    spec = _read(Path(record.folder) / "spec.json", record)
-    folder = Path(spec["inputs"][f"pretrain:{_choose(spec['settings']['cells'], cell, record.name)}"])
+    folder = Path(record.folder)
+    if not (folder / "backbone.safetensors").exists():  # without protocols, the run's last pre-training lies there
+        spec = _read(folder / "spec.json", record)
+        folder = Path(spec["inputs"][f"pretrain:{_choose(spec['settings']['cells'], cell, record.name)}"])
     stored: dict[str, Any] = _read(folder / "manifest.json", record)["files"]
     destination.mkdir(parents=True, exist_ok=True)
     copied = []

@@ -353,3 +353,16 @@ def test_a_server_that_does_not_answer_is_named(finished: Home, variable: str, t
     assert done.returncode == 2
     assert done.stderr.startswith(told)
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_benchmark_without_protocols_ends_with_a_student_that_can_be_exported(tmp_path: Path) -> None:
+    home = Home(tmp_path)
+    alone = ("--set", "protocols={}", "--set", "pretrain.student=shufflenet_v2_x1_0")
+    done = home.pcd("run", "smoke", *alone)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "pre-trained:" in done.stdout
+    again = home.pcd("run", "smoke", *alone)
+    assert "3 of 3 stages in the store" in again.stdout
+    exported = home.pcd("export", "--to", str(tmp_path / "out"))
+    assert exported.returncode == 0, exported.stderr
+    assert list((tmp_path / "out").rglob("MODEL_CARD.md"))

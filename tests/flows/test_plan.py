@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import subprocess
 import sys
@@ -148,3 +149,30 @@ def test_missing_data_of_the_users_own_are_named_before_anything_runs() -> None:
 def test_the_notes_under_the_table_name_the_teachers_licence() -> None:
     notes = " ".join(make_plan(load_profile("demo")).stages[-1].settings["notes"])
     assert "licence of its weights Apache-2.0" in notes
+
+
+def test_benchmark_without_protocols_pre_trains_alone() -> None:
+    plan = make_plan(load_profile("demo", ["protocols={}", "seeds=[0,1]", "pretrain.student=mobilenet_v3_large"]))
+    assert [stage.id for stage in plan.stages] == ["data", "teacher", "pretrain:pcd.seed0", "pretrain:pcd.seed1"]
+    assert not plan.has_table
+
+
+def test_benchmark_without_protocols_and_without_pre_training_is_refused() -> None:
+    with pytest.raises(PCDError, match="nothing to do"):
+        load_profile("demo", ["protocols={}", "arms=[random]"])
+
+
+def test_what_is_said_of_a_teacher_changes_no_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = _keys()
+    monkeypatch.setitem(TEACHERS, "demo", dataclasses.replace(TEACHERS["demo"], accuracy="mended", unverified=("x",)))
+    assert _changed_keys(before, _keys()) == {"aggregate"} & _changed_keys(before, _keys())
+
+
+def test_what_a_teacher_is_changes_the_keys_behind_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = _keys()
+    monkeypatch.setitem(TEACHERS, "demo", dataclasses.replace(TEACHERS["demo"], trunk_prefix="module.base_encoder."))
+    assert {"teacher", "pretrain:pcd.seed0"} <= _changed_keys(before, _keys())
+
+
+def test_share_of_damaged_images_changes_no_key() -> None:
+    assert _changed("runtime.max_unreadable_share=0.5") == set()

@@ -26,7 +26,10 @@ def test_every_setting_has_a_meaning() -> None:
     assert [row.name for rows in list_settings().values() for row in rows if not row.meaning] == []
 
 
-@pytest.mark.parametrize("name", ["pretrain.loss.pairing", "protocols.NAME.learning_rate", "runtime.knn_folder"])
+@pytest.mark.parametrize(
+    "name",
+    ["teacher_file", "runtime.nodes", "pretrain.loss.pairing", "protocols.NAME.learning_rate", "runtime.knn_folder"],
+)
 def test_command_prints_the_names_that_set_takes(name: str) -> None:
     assert name in CliRunner().invoke(main, ["settings"]).output
 

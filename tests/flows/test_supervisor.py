@@ -147,6 +147,7 @@ def test_several_machines_meet_where_the_settings_say(tmp_path: Path) -> None:
     stage = next(s for s in make_plan(load_profile("smoke")).stages if s.kind == "pretrain")
     runtime = Runtime(processes=4, nodes=2, rendezvous="gpu1.local:29500")
     command = stage_command(stage, tmp_path / "spec.json", runtime)
+    assert "--shutdown-timeout=60" in command  # what stop_seconds promises
     assert {"--nnodes=2", "--nproc-per-node=4", "--rdzv-endpoint=gpu1.local:29500"} <= set(command)
 
 

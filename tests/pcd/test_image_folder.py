@@ -86,3 +86,11 @@ def test_pattern_chooses_shards(tmp_path: Path, pattern: str, found: int) -> Non
 def test_pool_without_images_and_shards_is_the_users_error(tmp_path: Path, pool: str, message: str) -> None:
     with pytest.raises(PCDError, match=message):
         list_pool(tmp_path / pool)
+
+
+def test_linked_folders_are_entered_once(tmp_path: Path) -> None:
+    _touch(tmp_path / "all", "n01/a.jpg", "n02/b.jpg")
+    (tmp_path / "subset").mkdir()
+    (tmp_path / "subset" / "n02").symlink_to(tmp_path / "all" / "n02")
+    (tmp_path / "subset" / "loop").symlink_to(tmp_path / "subset")
+    assert [p.name for p in list_images(tmp_path / "subset")] == ["b.jpg"]

@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -308,3 +309,7 @@ def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None
     with pytest.raises(TypeError):
         write_json(tmp_path / "r.json", {"a": object()})
     assert json.loads((tmp_path / "r.json").read_text()) == {"a": 1}
+
+
+def test_threads_that_are_left_open_are_the_machines_cores(write_spec: Callable[..., Path]) -> None:
+    assert read_spec(write_spec({}, threads=0)).runtime["threads"] == os.cpu_count()

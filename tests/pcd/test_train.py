@@ -131,7 +131,7 @@ def test_too_many_corrupt_images_are_the_users_error_in_one_line(
 def test_few_corrupt_images_are_named_and_counted(
     pretraining: Callable[..., Spec], pool_with_a_corrupt_image: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    spec = pretraining(max_unreadable_share=0.05)
+    spec = pretraining(runtime={"max_unreadable_share": 0.05})
     spec.inputs["data"] = pool_with_a_corrupt_image
     assert pretrain(spec)["unreadable_images"] == 1
     assert capsys.readouterr().out.count("00.png") == 1
@@ -184,3 +184,13 @@ def test_step_that_is_not_finite_again_is_the_users_error(diverging: Callable[[]
         pretrain(diverging())
     with pytest.raises(PCDError, match=r"lower optimizer\.learning_rate"):
         pretrain(diverging())
+
+
+def test_pool_that_changed_since_the_data_stage_is_the_users_error(
+    pretraining: Callable[..., Spec], image_pool: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "data.json").write_text(json.dumps({"pool": str(image_pool), "counts": {"pool": 25}}))
+    spec = pretraining()
+    spec.inputs["data"] = tmp_path
+    with pytest.raises(PCDError, match="the pool has 24 images now and had 25"):
+        pretrain(spec)

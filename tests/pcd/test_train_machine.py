@@ -141,3 +141,16 @@ def test_batch_that_does_not_divide_among_the_ranks_is_the_users_error(
     assert (tmp_path / "out" / "error.txt").read_text() == (
         "a global batch of 9 does not divide among 2 processes; choose a multiple"
     )
+
+
+@pytest.mark.slow
+def test_labelled_image_that_cannot_be_read_costs_the_figure_and_not_the_run(
+    pretraining: Callable[..., Spec], image_pool: Path, tmp_path: Path, finished: Finished
+) -> None:
+    for i, path in enumerate(sorted(image_pool.iterdir())):
+        (tmp_path / "labelled" / f"class{i % 2}").mkdir(parents=True, exist_ok=True)
+        (tmp_path / "labelled" / f"class{i % 2}" / path.name).write_bytes(b"damaged")
+    spec = pretraining(runtime={"knn_folder": str(tmp_path / "labelled")})
+    pretrain(spec)
+    assert all("knn_top1" not in line for line in metrics(spec.out))
+    assert backbones_equal(finished[0], spec.out)

@@ -159,3 +159,30 @@ def test_a_fault_in_the_export_costs_no_training(pretraining: Callable[..., Spec
     pretrain(spec)
     assert metrics(spec.out) == before  # times included: no step was taken again
     assert backbones_equal(finished[0], spec.out)
+
+
+def test_damaged_images_met_before_an_interruption_are_judged_as_without_it(
+    pretraining: Callable[..., Spec], image_pool: Path, tmp_path: Path
+) -> None:
+    good = sorted(image_pool.iterdir())
+    (tmp_path / "pool").mkdir()
+    for i in range(64):
+        data = b"damaged" if i % 4 == 0 else good[i % len(good)].read_bytes()
+        (tmp_path / "pool" / f"{i:02}.png").write_bytes(data)
+    (tmp_path / "data.json").write_text(json.dumps({"pool": "pool"}))
+    spec = pretraining(epochs=1, optimizer={"warmup_epochs": 0}, runtime={"max_unreadable_share": 0.3})
+    spec.inputs["data"] = tmp_path
+    interrupt(spec, step=6)
+    before = torch.load(spec.out / "checkpoint.pt", weights_only=True)["notes"]["unreadable"]
+    assert 10 <= len(before) < 16
+    assert pretrain(spec)["unreadable_images"] == 16
+
+
+def test_checkpoint_of_another_number_format_is_refused(pretraining: Callable[..., Spec]) -> None:
+    spec = pretraining(precision="auto")
+    interrupt(spec, step=2)
+    saved = torch.load(spec.out / "checkpoint.pt", weights_only=True)
+    saved["notes"]["precision"] = "torch.float16"
+    torch.save(saved, spec.out / "checkpoint.pt")
+    with pytest.raises(PCDError, match=r"was computed in torch\.float16, and this machine would go on in"):
+        pretrain(spec)
