@@ -202,7 +202,7 @@ def _assert_compiles(compiler: str, backend: str, images: int) -> None:
 
 @pytest.mark.parametrize("compiler", [pytest.param("eager", marks=pytest.mark.slow), "aot_eager"])
 @pytest.mark.parametrize("backend", ["auto", "chunks"])
-@pytest.mark.parametrize("images", [1, 2])
+@pytest.mark.parametrize("images", [1, pytest.param(2, marks=pytest.mark.slow)])
 def test_compiled_without_a_break_the_loss_is_the_same(compiler: str, backend: str, images: int) -> None:
     _assert_compiles(compiler, backend, images)
 

@@ -12,6 +12,7 @@ import pytest
 
 from pcd.errors import PCDError
 from pcd.stage import EXIT_STOPPED, EXIT_USER_ERROR, Metrics, Spec, read_spec, write_json
+from tests.pcd.slow_parameters import slow_but
 
 STAGE = """
 import sys, time
@@ -137,7 +138,7 @@ def test_other_exceptions_keep_their_traceback(run: Run, what: str, named: str) 
     assert named in finished.stderr
 
 
-@pytest.mark.parametrize("what", ["refuse", "crash", "fill the disk", "lose a file"])
+@pytest.mark.parametrize("what", slow_but(("refuse", "crash"), ["refuse", "crash", "fill the disk", "lose a file"]))
 def test_failure_leaves_no_result(run: Run, out: Path, what: str) -> None:
     run(what)
     assert not (out / "result.json").exists()

@@ -40,7 +40,7 @@ def tiny_spec(out: Path, inputs: Mapping[str, Path]) -> Spec:
         settings=tiny_settings(),
         inputs=dict(inputs),
         out=out,
-        runtime=StageRuntime(device="cpu", threads=1, workers=0, log_every=1, checkpoint_seconds=0).model_dump(),
+        runtime=StageRuntime(device="cpu", threads=1, workers=0, log_every=1, checkpoint_seconds=3600).model_dump(),
         metrics=Metrics(out / "metrics.jsonl"),
     )
 
