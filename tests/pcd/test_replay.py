@@ -44,7 +44,7 @@ def test_replay_is_not_finite_either_and_says_where_it_begins(captured: Path) ->
     assert again.step == 1
     assert not torch.isfinite(torch.tensor(again.loss + again.gradient_norm))
     assert again.first_module is not None
-    assert again.first_module.startswith("backbone.")
+    assert again.first_module.startswith("student.backbone.")
 
 
 def test_replay_names_the_tensors_that_were_broken_before_the_step(captured: Path) -> None:

@@ -167,7 +167,7 @@ def test_damaged_images_met_before_an_interruption_are_judged_as_without_it(
     good = sorted(image_pool.iterdir())
     (tmp_path / "pool").mkdir()
     for i in range(64):
-        data = b"damaged" if i % 4 == 0 else good[i % len(good)].read_bytes()
+        data = b"damaged" if i % 4 == 1 else good[i % len(good)].read_bytes()
         (tmp_path / "pool" / f"{i:02}.png").write_bytes(data)
     (tmp_path / "data.json").write_text(json.dumps({"pool": "pool"}))
     spec = pretraining(epochs=1, optimizer={"warmup_epochs": 0}, runtime={"max_unreadable_share": 0.3})
