@@ -5,6 +5,9 @@ from typing import Any
 
 import pytest
 
+WORKER_THAT_RAISES = pytest.param(1, marks=pytest.mark.slow)
+"""One worker, as a parameter: torch waits for five seconds, some time later, for one whose data set raised."""
+
 
 def slow_but(quick: Collection[str], names: Iterable[str]) -> list[Any]:
     """`names` as parameters, in their order, all but `quick` marked slow."""

@@ -18,6 +18,7 @@ from pcd.photometric import PhotometricParameters, photometric
 from pcd.settings import ViewSettings
 from pcd.views import Window, cut_view
 from pcd.write_shards import write_shards
+from tests.pcd.slow_parameters import WORKER_THAT_RAISES
 
 
 def _images(pool: Path, seed: int = 0, size: int = 32) -> TwoViewImages:
@@ -213,7 +214,7 @@ def test_file_that_vanished_is_unreadable(image_pool: Path, broken: Callable[...
     assert images[0, 5].unreadable == 5
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, WORKER_THAT_RAISES])
 def test_pool_of_nothing_but_unreadable_images_is_the_users_error_in_one_line(
     broken: Callable[..., Path], workers: int
 ) -> None:

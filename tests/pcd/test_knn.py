@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from pcd.errors import PCDError
 from pcd.knn import KnnMonitor, knn_top1
 from pcd.students import build_student
+from tests.pcd.slow_parameters import WORKER_THAT_RAISES
 
 CPU = torch.device("cpu")
 
@@ -243,7 +244,7 @@ def test_a_hidden_folder_is_no_class(tmp_path: Path) -> None:
     assert KnnMonitor(tmp_path / "some", 32).classes == tuple(COLOURS)
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, WORKER_THAT_RAISES])
 def test_a_damaged_image_is_the_users_error_in_one_line(tmp_path: Path, workers: int) -> None:
     _draw(tmp_path / "some", 2)
     (tmp_path / "some" / "red" / "0.png").write_bytes(b"damaged")

@@ -16,7 +16,7 @@ from pcd.finite_guard import NotFiniteError
 from pcd.stage import EXIT_USER_ERROR, Spec
 from pcd.students import build_student
 from pcd.train import pretrain
-from tests.pcd.slow_parameters import slow_but
+from tests.pcd.slow_parameters import WORKER_THAT_RAISES, slow_but
 from tests.pcd.training_runs import Finished, backbones_equal, metrics
 
 
@@ -117,7 +117,7 @@ def pool_with_a_corrupt_image(image_pool: Path, tmp_path: Path) -> Path:
     return tmp_path
 
 
-@pytest.mark.parametrize("workers", [0, 1])
+@pytest.mark.parametrize("workers", [0, WORKER_THAT_RAISES])
 def test_too_many_corrupt_images_are_the_users_error_in_one_line(
     pretraining: Callable[..., Spec], pool_with_a_corrupt_image: Path, workers: int
 ) -> None:

@@ -18,7 +18,7 @@ from tests.pcd.teachers.publishers import PUBLICATIONS, Publication, publish
 
 QUICK = ("mocov3_vits", "mocov2_r50_800", "densecl_r50_mm", "simsiam_r50_100", "dino_vits16", "sup_r18")
 """One of each kind of trunk (bottlenecks, basic blocks, ViT), head (plain, normed, of GELU, dense), and last norm.
-Names and shapes are tried for all."""
+With tensors that take no memory all are read, quick or not."""
 
 TWINS = {
     "mocov3_r50_100": "mocov3_r50_1000",
@@ -28,6 +28,7 @@ TWINS = {
     "sup_r50_v2": "sup_r50",
 }
 """Entries of other runs of one script: laid out alike, so that real weights are tried with one of them."""
+TRIED = [name for name in PUBLICATIONS if name not in TWINS]
 
 Loaded = tuple[TeacherEntry, Publication, Path, Teacher]
 
@@ -36,10 +37,7 @@ def _entry(publication: str) -> TeacherEntry:
     return TEACHERS[publication.split(maxsplit=1)[0]]
 
 
-@pytest.fixture(
-    scope="module",
-    params=slow_but(QUICK, [name for name in PUBLICATIONS if name not in TWINS]),
-)
+@pytest.fixture(scope="module", params=slow_but(QUICK, TRIED))
 def loaded(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loaded]:
     """The publisher's file with its last norm kept, as the publisher's own head has it."""
     torch.manual_seed(0)
@@ -115,8 +113,11 @@ def test_converted_file_gives_the_same_teacher(loaded: Loaded) -> None:
 # --- names and shapes, with tensors that take no memory
 
 
-@pytest.fixture(params=[name for name in PUBLICATIONS if name not in TWINS])
-def hollow(request: pytest.FixtureRequest, tmp_path: Path) -> tuple[TeacherEntry, Publication, Path]:
+Hollow = tuple[TeacherEntry, Publication, Path]
+
+
+@pytest.fixture
+def hollow(request: pytest.FixtureRequest, tmp_path: Path) -> Hollow:
     entry = _entry(request.param)
     return entry, publish(request.param, hollow=True), tmp_path / entry.file_name
 
@@ -154,7 +155,8 @@ def _refusal(entry: TeacherEntry, publication: Publication, path: Path) -> str:
     return message
 
 
-def test_hollow_publication_is_read(hollow: tuple[TeacherEntry, Publication, Path]) -> None:
+@pytest.mark.parametrize("hollow", TRIED, indirect=True)
+def test_hollow_publication_is_read(hollow: Hollow) -> None:
     entry, publication, path = hollow
     publication.save(path)
     assert {name.split(".")[0] for name in read_published(entry, path)} == (
@@ -162,7 +164,8 @@ def test_hollow_publication_is_read(hollow: tuple[TeacherEntry, Publication, Pat
     )
 
 
-def test_missing_tensor_is_named(hollow: tuple[TeacherEntry, Publication, Path]) -> None:
+@pytest.mark.parametrize("hollow", slow_but(QUICK, TRIED), indirect=True)
+def test_missing_tensor_is_named(hollow: Hollow) -> None:
     entry, publication, path = hollow
     tensors = _tensors(entry, publication)
     for name in _read_names(entry, tensors):
@@ -171,7 +174,8 @@ def test_missing_tensor_is_named(hollow: tuple[TeacherEntry, Publication, Path])
         tensors[name] = taken
 
 
-def test_extra_tensor_is_named(hollow: tuple[TeacherEntry, Publication, Path]) -> None:
+@pytest.mark.parametrize("hollow", slow_but(QUICK, TRIED), indirect=True)
+def test_extra_tensor_is_named(hollow: Hollow) -> None:
     entry, publication, path = hollow
     tensors = _tensors(entry, publication)
     for name in _read_names(entry, tensors):
@@ -180,7 +184,8 @@ def test_extra_tensor_is_named(hollow: tuple[TeacherEntry, Publication, Path]) -
         del tensors[f"{name}_more"]
 
 
-def test_tensor_of_another_shape_is_named(hollow: tuple[TeacherEntry, Publication, Path]) -> None:
+@pytest.mark.parametrize("hollow", slow_but(QUICK, TRIED), indirect=True)
+def test_tensor_of_another_shape_is_named(hollow: Hollow) -> None:
     entry, publication, path = hollow
     tensors = _tensors(entry, publication)
     for name in _read_names(entry, tensors):
