@@ -158,7 +158,7 @@ class _Failed(str):
     """The traceback of a rank."""
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def of_two_ranks() -> Callable[[Callable[[], Any]], list[Any]]:
     """What a function gives on each rank of a real group of two processes."""
 

@@ -40,7 +40,7 @@ def _lists(tensors: dict[str, Tensor]) -> dict[str, Any]:
     return {name: tensor.tolist() for name, tensor in tensors.items()}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def on_two(of_two_ranks: Callable[[Callable[[], Any]], list[Any]]) -> list[dict[str, Any]]:
     """Each rank has half the batch."""
 
