@@ -124,14 +124,13 @@ def _gradients(network: nn.Module, images: slice) -> dict[str, Tensor]:
     return {name.removeprefix("module."): p.grad for name, p in network.named_parameters() if p.grad is not None}
 
 
-@pytest.mark.filterwarnings("ignore:`broadcast_buffers` is deprecated:FutureWarning")  # as in pcd.train
 def test_gradients_of_a_whole_student_are_those_of_one_process(
     of_two_ranks: Callable[[Callable[[], Any]], list[Any]],
 ) -> None:
     whole = _gradients(_student().double(), slice(None))
 
     def work() -> set[str]:
-        replica = DistributedDataParallel(synchronise_norms(_student(), CPU).double(), broadcast_buffers=False)
+        replica = DistributedDataParallel(synchronise_norms(_student(), CPU).double(), forward_sync_buffers=False)
         halves = _gradients(replica, slice(4 * rank(), 4 * rank() + 4))
         assert halves.keys() == whole.keys()
         # The absolute bound is for biases ahead of a BatchNorm, whose gradients vanish; the other norms are above 1e-3.
