@@ -54,6 +54,9 @@ class Runner:
                 f"start this on the other {runtime.nodes - 1} machines as well:\n  {shlex.join(command)}"
             )
 
+        # An interruption may have come between reading a line and sending it.
+        self.tracker.log_live(run_id, _whole_lines(work / "metrics.jsonl"))
+
         def on_metrics(lines: list[MetricLine]) -> None:
             for line in lines:
                 self.reporter.stage_goes_on(line)
@@ -73,6 +76,12 @@ class Runner:
         folder = self.store.commit(stage, record)
         self.reporter.stage_ends(seconds, _summary(stage, json.loads((folder / "result.json").read_text())))
         return folder
+
+
+def _whole_lines(metrics: Path) -> list[MetricLine]:
+    if not metrics.exists():
+        return []
+    return [json.loads(line) for line in metrics.read_text().split("\n")[:-1]]
 
 
 def _summary(stage: Stage, result: dict[str, Any]) -> str:
