@@ -29,7 +29,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except PCDError as error:
         print(error, file=sys.stderr)
         return 2
-    console = Console()
+    console = Console(width=None if Console().is_terminal else 120)  # a pipe has no width of its own
     device = torch.device(options.device)
     environment = describe_environment(device)
     console.print(", ".join(f"{name} {value}" for name, value in environment.items()))
