@@ -20,6 +20,7 @@ from typing import Any, Final, Literal
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch import library as operators
 
 from pcd.loss_backends import Backend, attend, choose_backend
 
@@ -142,14 +143,14 @@ def _scale_gradient(ctx: Any, above: Tensor | None, above_gradient: Tensor | Non
     return None if above is None else gradient * above[:, None], None, None, None, None, None
 
 
-# An operator, so that torch.compile takes it as it is. Not by torch.library.custom_op, whose first call imports the
+# An operator, so that torch.compile takes it as it is. Not by custom_op, whose first call imports the
 # whole compiler: seconds, for nothing where nothing is compiled.
 _OPERATOR: Final = "pcd::pixel_contrast"
-torch.library.define(
+operators.define(
     _OPERATOR,
     "(Tensor s, Tensor t, Tensor n, float temperature, str backend, ScalarType dtype) -> (Tensor, Tensor)",
     tags=torch.Tag.pt2_compliant_tag,
 )
-torch.library.impl(_OPERATOR, "default", _pixel_contrast)
-torch.library.register_fake(_OPERATOR, _shapes)
-torch.library.register_autograd(_OPERATOR, _scale_gradient, setup_context=_keep_gradient)
+operators.impl(_OPERATOR, "default", _pixel_contrast)
+operators.register_fake(_OPERATOR, _shapes)
+operators.register_autograd(_OPERATOR, _scale_gradient, setup_context=_keep_gradient)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, library
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from pcd import loss_backends
@@ -173,7 +173,7 @@ def test_operator_keeps_pytorchs_rules_for_operators(backend: str) -> None:
     s, t = (F.normalize(torch.randn(5, 8), dim=1) for _ in range(2))
     arguments = (s.requires_grad_(), t, torch.randn(20, 8), 0.2, backend, torch.float32)
     # test_aot_dispatch_dynamic asks for a gradient of the second result, which we refuse.
-    torch.library.opcheck(
+    library.opcheck(
         torch.ops.pcd.pixel_contrast.default,
         arguments,
         test_utils=("test_schema", "test_autograd_registration", "test_faketensor"),
