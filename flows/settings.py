@@ -32,6 +32,10 @@ class Runtime(StageRuntime):
     )
     retries: int = Field(1, ge=0, description="how often a stage that failed is tried again, from its checkpoint")
     stop_seconds: float = Field(60, gt=0, description="time a stage gets to write a checkpoint before it is killed")
+    stall_seconds: float = Field(
+        1800, gt=0, description="a stage without a sign of progress for so long is stopped, and counts as failed"
+    )
+    parallel: int = Field(1, ge=1, description="stages that run at once, each on devices of its own")
 
     @model_validator(mode="after")
     def _machines_can_meet(self) -> "Runtime":
