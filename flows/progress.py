@@ -1,6 +1,7 @@
 """What a person sees while a benchmark runs: live bars on a terminal, plain lines elsewhere."""
 
 import time
+from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Final, Protocol
 
@@ -24,7 +25,7 @@ _LINE_EVERY_SECONDS: Final = 15
 
 
 class Reporter(Protocol):
-    """Told of everything that happens; `number` counts stages from 1."""
+    """Told of everything that happens, from several threads; `number` counts stages from 1."""
 
     def __enter__(self) -> "Reporter": ...
     def __exit__(
@@ -33,9 +34,9 @@ class Reporter(Protocol):
     def note(self, text: str) -> None: ...
     def stage_starts(self, number: int, of: int, stage: Stage) -> None: ...
     def stage_is_stored(self, number: int, of: int, stage: Stage) -> None: ...
-    def stage_goes_on(self, line: MetricLine) -> None: ...
-    def stage_ends(self, seconds: float, summary: str) -> None: ...
-    def stage_fails(self, what_next: str) -> None: ...
+    def stage_goes_on(self, stage: Stage, line: MetricLine) -> None: ...
+    def stage_ends(self, stage: Stage, seconds: float, summary: str) -> None: ...
+    def stage_fails(self, stage: Stage, what_next: str) -> None: ...
 
 
 def make_reporter(console: Console) -> Reporter:
@@ -50,14 +51,22 @@ def describe_plan(plan: Plan, stored: int) -> str:
     return f"benchmark {benchmark.name}: {axes} = {len(plan.cells)} cells; {done}"
 
 
+@dataclass(slots=True)
+class _Shown:
+    """A stage that runs."""
+
+    name: str
+    spoke: float
+    first: MetricLine | None = None
+    bar: TaskID | None = None
+
+
 class Lines:
     """One line when a stage starts and ends, and one every quarter of a minute in between."""
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._name = ""
-        self._began = self._spoke = 0.0
-        self._first: MetricLine | None = None
+        self._shown: dict[str, _Shown] = {}
 
     def __enter__(self) -> "Lines":
         return self
@@ -71,28 +80,29 @@ class Lines:
         self._console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def stage_starts(self, number: int, of: int, stage: Stage) -> None:
-        self._name, self._first = f"[{number}/{of}] {stage.id}", None
-        self._began = self._spoke = time.monotonic()
-        self.note(f"{self._name}: starts")
+        self._shown[stage.id] = _Shown(f"[{number}/{of}] {stage.id}", time.monotonic())
+        self.note(f"{self._shown[stage.id].name}: starts")
 
     def stage_is_stored(self, number: int, of: int, stage: Stage) -> None:
         self.note(f"[{number}/{of}] {stage.id}: found in the store ({stage.key[:12]})")
 
-    def stage_goes_on(self, line: MetricLine) -> None:
-        self._first = self._first or line
-        if time.monotonic() - self._spoke >= _LINE_EVERY_SECONDS:
-            self._spoke = time.monotonic()
-            self.note(f"{self._name}: {line['step']}/{line['total']}{_loss(line)}{_time_left(self._first, line)}")
+    def stage_goes_on(self, stage: Stage, line: MetricLine) -> None:
+        shown = self._shown[stage.id]
+        shown.first = shown.first or line
+        if time.monotonic() - shown.spoke >= _LINE_EVERY_SECONDS:
+            shown.spoke = time.monotonic()
+            self.note(f"{shown.name}: {_phase(line)}{line['step']}/{line['total']}{_loss(line)}{_left(shown, line)}")
 
-    def stage_ends(self, seconds: float, summary: str) -> None:
-        self.note(f"{self._name}: done in {_duration(seconds)}{summary}")
+    def stage_ends(self, stage: Stage, seconds: float, summary: str) -> None:
+        self.note(f"{self._shown.pop(stage.id).name}: done in {_duration(seconds)}{summary}")
 
-    def stage_fails(self, what_next: str) -> None:
-        self.note(f"{self._name}: failed; {what_next}")
+    def stage_fails(self, stage: Stage, what_next: str) -> None:
+        shown = self._shown.pop(stage.id, None)
+        self.note(f"{shown.name if shown else stage.id}: failed; {what_next}")
 
 
 class Bars(Lines):
-    """The same, with a live bar for the stage that runs."""
+    """The same, with a live bar for each stage that runs."""
 
     def __init__(self, console: Console) -> None:
         super().__init__(console)
@@ -100,7 +110,6 @@ class Bars(Lines):
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("{task.fields[loss]}"),
             TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console, transient=True,
         )  # fmt: skip
-        self._bar: TaskID | None = None
 
     def __enter__(self) -> "Bars":
         self._progress.start()
@@ -113,32 +122,43 @@ class Bars(Lines):
         self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
     def stage_starts(self, number: int, of: int, stage: Stage) -> None:
-        self._name = f"[{number}/{of}] {stage.id}"
-        self._bar = self._progress.add_task(self._name, total=None, loss="starting")
+        shown = self._shown[stage.id] = _Shown(f"[{number}/{of}] {stage.id}", time.monotonic())
+        shown.bar = self._progress.add_task(shown.name, total=None, loss="starting")
 
-    def stage_goes_on(self, line: MetricLine) -> None:
-        if self._bar is not None:
-            self._progress.update(self._bar, completed=line["step"], total=line["total"], loss=_loss(line).lstrip(", "))
+    def stage_goes_on(self, stage: Stage, line: MetricLine) -> None:
+        bar = self._shown[stage.id].bar
+        if bar is not None:
+            told = f"{_phase(line)}{_loss(line).lstrip(', ')}"
+            self._progress.update(bar, completed=line["step"], total=line["total"], loss=told)
 
-    def stage_ends(self, seconds: float, summary: str) -> None:
-        self._remove_bar()
-        super().stage_ends(seconds, summary)
+    def stage_ends(self, stage: Stage, seconds: float, summary: str) -> None:
+        self._remove_bar(stage)
+        super().stage_ends(stage, seconds, summary)
 
-    def stage_fails(self, what_next: str) -> None:
-        self._remove_bar()
-        super().stage_fails(what_next)
+    def stage_fails(self, stage: Stage, what_next: str) -> None:
+        self._remove_bar(stage)
+        super().stage_fails(stage, what_next)
 
-    def _remove_bar(self) -> None:
-        if self._bar is not None:
-            self._progress.remove_task(self._bar)
-            self._bar = None
+    def _remove_bar(self, stage: Stage) -> None:
+        shown = self._shown.get(stage.id)
+        if shown is not None and shown.bar is not None:
+            self._progress.remove_task(shown.bar)
+
+
+def _phase(line: MetricLine) -> str:
+    """What is done where it is not training: evaluation, export."""
+    return f"{line['phase']} " if "phase" in line else ""
 
 
 def _loss(line: MetricLine) -> str:
     return f", loss {line['loss']:.3f}" if "loss" in line else ""
 
 
-def _time_left(first: MetricLine, now: MetricLine) -> str:
+def _left(shown: _Shown, now: MetricLine) -> str:
+    first = shown.first
+    if first is None or first.get("phase") != now.get("phase"):  # another phase has another pace
+        shown.first = now
+        return ""
     steps, left = now["step"] - first["step"], now["total"] - now["step"]
     return f", {_duration((now['time'] - first['time']) / steps * left)} left" if steps > 0 else ""
 
