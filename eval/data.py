@@ -2,16 +2,20 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from eval.settings import CocoData, ShapesData
 from pcd.errors import PCDError
 from pcd.image_folder import list_images, list_pool
 from pcd.stage import write_json
 
-__all__ = ["DataSet", "Split", "input_files", "pool_hash", "read_data_set", "write_data_set"]
+__all__ = [
+    "MISSING", "DataSet", "InputFiles", "Split",
+    "file_hash", "input_files", "pool_hash", "read_data_set", "write_data_set",
+]  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,28 +70,50 @@ def read_data_set(folder: Path) -> DataSet:
     )
 
 
-def input_files(settings: ShapesData | CocoData) -> dict[str, str]:
-    """What a data stage reads from outside, by content: annotation files by SHA-256, image folders by their listing.
+MISSING: Final = "missing"
+"""Stands for the hash of what is not there."""
 
-    Raises PCDError if a file or folder is missing, or a folder has no images (nor, the pool's, shards).
-    """
+
+@dataclass(frozen=True, slots=True)
+class InputFiles:
+    """What a stage reads from outside the store."""
+
+    hashes: dict[str, str]
+    """Name of each file or folder to a hash of its content, or MISSING."""
+    missing: tuple[str, ...] = ()
+    """A line for each that is not there: what, where, what to do."""
+
+
+def input_files(settings: ShapesData | CocoData) -> InputFiles:
+    """What a data stage reads from outside, by content: annotation files by SHA-256, image folders by their listing."""
     if isinstance(settings, ShapesData):
-        return {}
-    hashes = {
-        name: _file_hash(path)
-        for name, path in (("train", settings.train_annotations), ("val", settings.val_annotations))
+        return InputFiles({})
+    read: dict[str, tuple[Callable[[Path], str], Path]] = {
+        "train": (_annotations_hash, settings.train_annotations),
+        "val": (_annotations_hash, settings.val_annotations),
+        "pool": (pool_hash, settings.pool),
+        "train_images": (listing_hash, settings.train_images),
+        "val_images": (listing_hash, settings.val_images),
     }
-    return hashes | {
-        "pool": pool_hash(settings.pool),
-        "train_images": listing_hash(settings.train_images),
-        "val_images": listing_hash(settings.val_images),
-    }
+    hashes, missing = {}, []
+    for name, (hash_of, path) in read.items():
+        try:
+            hashes[name] = hash_of(path)
+        except PCDError as error:
+            hashes[name] = MISSING
+            missing.append(str(error))
+    return InputFiles(hashes, tuple(missing))
 
 
-def _file_hash(path: Path) -> str:
+def file_hash(path: Path) -> str:
+    """SHA-256. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _annotations_hash(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        return file_hash(path)
     except OSError:
         raise PCDError(f"annotation file {path} does not exist; set data.* to where your data lies") from None
 

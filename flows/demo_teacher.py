@@ -9,7 +9,7 @@ from rich.console import Console
 
 from flows.home import home
 from flows.interrupt import treat_sigterm_as_ctrl_c
-from flows.keys import stage_key
+from flows.keys import key_of, key_parts
 from flows.plan import Stage, make_plan
 from flows.profiles import load_profile
 from flows.progress import make_reporter
@@ -30,10 +30,10 @@ def train(output: Path | None, changes: dict[str, Any]) -> None:
     store, runtime = Store(home() / "store"), benchmark.runtime
     data = make_plan(benchmark).stages[0]
     settings = {"data": benchmark.data.model_dump(mode="json"), "demo_teacher": changes}
-    key = stage_key(settings, {"data": data.key}, {}, "pcd.teachers.train_demo")
+    parts = key_parts(settings, {"data": data.key}, {}, "pcd.teachers.train_demo")
     teacher = Stage(
         id="demo-teacher", kind="teacher", module="pcd.teachers.train_demo", settings=settings,
-        inputs={"data": data.id}, key=key, labels={},
+        inputs={"data": data.id}, key=key_of(parts), parts=parts, labels={},
     )  # fmt: skip
     with make_reporter(Console(file=sys.stdout)) as reporter:
 

@@ -9,18 +9,33 @@ from typing import Any
 
 import grimp
 
-__all__ = ["canonical_json", "source_fingerprint", "stage_key"]
+__all__ = ["canonical_json", "key_of", "key_parts", "source_files"]
 
 _ROOT = Path(__file__).parent.parent
 
 
-def stage_key(settings: Mapping[str, Any], inputs: Mapping[str, str], files: Mapping[str, str], module: str) -> str:
-    """SHA-256 over resolved settings, keys of the stages read, hashes of input files and the source that computes it.
+def key_parts(
+    settings: Mapping[str, Any], inputs: Mapping[str, str], files: Mapping[str, str], module: str
+) -> dict[str, Any]:
+    """What a stage's result depends on, as plain data that can be compared part by part with those of an earlier run.
 
-    The source is that of `module` and of every module of ours it imports, not the git commit: a commit to another part
-    leaves the stored result good.
+    Args:
+        settings: resolved, without anything that differs between machines.
+        inputs: the stage's name for each stage that it reads to that stage's key.
+        files: name of each file or folder read from outside to a hash of its content.
+        module: what computes it. Its source and that of every module of ours it imports count, not the git commit: a
+            commit to another part leaves the stored result good.
     """
-    parts = {"settings": settings, "inputs": inputs, "files": files, "source": source_fingerprint(module)}
+    return {
+        "settings": dict(settings),
+        "inputs": dict(inputs),
+        "files": dict(files),
+        "sources": dict(source_files(module)),
+    }
+
+
+def key_of(parts: Mapping[str, Any]) -> str:
+    """SHA-256 of the parts' canonical JSON."""
     return hashlib.sha256(canonical_json(parts).encode()).hexdigest()
 
 
@@ -30,20 +45,24 @@ def canonical_json(data: Any) -> str:
 
 
 @functools.cache
-def source_fingerprint(module: str) -> str:
-    """SHA-256 over the files of `module` and of all that it imports within pcd and eval, and of their templates."""
+def source_files(module: str) -> Mapping[str, str]:
+    """Path to SHA-256 of each file of `module`, of all that it imports within pcd and eval, and of their templates."""
     modules = {module, *_import_graph().find_upstream_modules(module)} - _data_modules()
     # A package's __init__ runs with every import of its modules.
     modules |= {".".join(name.split(".")[:i]) for name in modules for i in range(1, name.count(".") + 1)}
-    digest = hashlib.sha256()
-    for path in sorted(file for name in modules for file in _files_of(name)):
-        digest.update(str(path.relative_to(_ROOT)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+    files = {path.relative_to(_ROOT).as_posix(): path for name in modules for path in _files_of(name)}
+    return {name: _hash_of(files[name]) for name in sorted(files)}
 
 
-def _data_modules() -> set[str]:
+@functools.cache
+def _hash_of(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@functools.cache
+def _data_modules() -> frozenset[str]:
     """The teachers' entries: what is computed with of one stands in its stage's settings, so their text may change."""
-    return _import_graph().find_descendants("pcd.teachers.published")
+    return frozenset(_import_graph().find_descendants("pcd.teachers.published"))
 
 
 @functools.cache

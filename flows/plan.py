@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
-from eval.data import input_files
+from eval.data import MISSING, InputFiles, file_hash, input_files
 from flows.home import home
-from flows.keys import stage_key
+from flows.keys import key_of, key_parts
 from flows.settings import Benchmark
-from pcd.errors import PCDError
 from pcd.settings import flat_settings
-from pcd.teachers.pins import replaced_hash
+from pcd.teachers.pins import is_known_file, replaced_hash
 from pcd.teachers.registry import TEACHERS
 
 __all__ = ["Plan", "Stage", "StageKind", "make_plan"]
@@ -43,16 +42,22 @@ class Stage:
     module: str
     """Started as `python -m module spec.json`."""
     settings: dict[str, Any]
-    """Plain JSON data, resolved; all of it is part of the key."""
+    """Plain JSON data, resolved, for its spec. Part of the key but for the places of data on this machine."""
     inputs: dict[str, str]
     """The stage's name for an input to the id of the stage that leaves it."""
     key: str
+    """SHA-256 over the canonical JSON of `parts`."""
+    parts: dict[str, Any]
+    """settings, inputs (name to key), files (name to hash), sources (path to SHA-256): see flows.keys.key_parts."""
     labels: dict[str, str]
     """arm, protocol, seed, where they apply."""
     distributed: bool = False
     """Whether torchrun may start it as several ranks."""
     runtime: dict[str, Any] | None = None
     """What its spec's runtime holds besides the benchmark's own; no part of the key."""
+    missing: tuple[str, ...] = ()
+    """A line for each file or folder that it reads from outside and that is not there: what, where, what to do. The
+    key is then no key of any result."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +79,11 @@ class Plan:
         return self.stages[-1].kind == "aggregate"
 
     @property
+    def missing(self) -> tuple[str, ...]:
+        """What has to be brought before all of it can run: see Stage.missing."""
+        return tuple(line for stage in self.stages for line in stage.missing)
+
+    @property
     def cells(self) -> tuple[Stage, ...]:
         return tuple(stage for stage in self.stages if stage.kind == "finetune")
 
@@ -81,21 +91,22 @@ class Plan:
 def make_plan(benchmark: Benchmark) -> Plan:
     """All stages of a benchmark. The same settings and sources give the same ids and keys in every process.
 
-    Raises PCDError if a data folder or annotation file that the keys depend on is missing.
+    What is missing on this machine is named in the stages, and raises nothing.
     """
     stages: dict[str, Stage] = {}
 
     def add(
         kind: StageKind, settings: Mapping[str, Any], *, suffix: str = "", inputs: Mapping[str, str] | None = None,
-        files: Mapping[str, str] | None = None, distributed: bool = False, runtime: dict[str, Any] | None = None,
+        keyed: Mapping[str, Any] | None = None, files: InputFiles | None = None, distributed: bool = False,
+        runtime: dict[str, Any] | None = None,
         **labels: str,
     ) -> str:  # fmt: skip
         inputs, stage_id = dict(inputs or {}), kind + (f":{suffix}" if suffix else "")
-        keys = {name: stages[of].key for name, of in inputs.items()}
-        key = stage_key(settings, keys, files or {}, _MODULES[kind])
+        keys, outside = {name: stages[of].key for name, of in inputs.items()}, files or InputFiles({})
+        parts = key_parts(settings if keyed is None else keyed, keys, outside.hashes, _MODULES[kind])
         stages[stage_id] = Stage(
-            id=stage_id, kind=kind, module=_MODULES[kind], settings=dict(settings), inputs=inputs, key=key,
-            labels=labels, distributed=distributed, runtime=runtime,
+            id=stage_id, kind=kind, module=_MODULES[kind], settings=dict(settings), inputs=inputs, key=key_of(parts),
+            parts=parts, labels=labels, distributed=distributed, runtime=runtime, missing=outside.missing,
         )  # fmt: skip
         return stage_id
 
@@ -141,18 +152,21 @@ def make_plan(benchmark: Benchmark) -> Plan:
     return Plan(benchmark, tuple(stages.values()))
 
 
-def _teacher_files(benchmark: Benchmark) -> dict[str, str]:
-    """SHA-256 of the user's own file; else of a pinned file that took another one's place, whose results are stale."""
+def _teacher_files(benchmark: Benchmark) -> InputFiles:
+    """SHA-256 of the user's own file; else of a pinned file that took another one's place, whose results are stale.
+
+    An own file that is the one which would be fetched counts as that one.
+    """
+    replaced = replaced_hash(benchmark.teacher, home())
+    fetched = InputFiles({"teacher": replaced} if replaced else {})
     if benchmark.teacher_file is None:
-        replaced = replaced_hash(benchmark.teacher, home())
-        return {"teacher": replaced} if replaced else {}
+        return fetched
     try:
-        with benchmark.teacher_file.open("rb") as file:
-            return {"teacher": hashlib.file_digest(file, "sha256").hexdigest()}
+        sha256 = file_hash(benchmark.teacher_file)
     except OSError as error:
-        raise PCDError(
-            f"teacher_file {benchmark.teacher_file} cannot be read ({error.strerror}); give the publisher's file"
-        ) from None
+        line = f"teacher_file {benchmark.teacher_file} cannot be read ({error.strerror}); give the publisher's file"
+        return InputFiles({"teacher": MISSING}, (line,))
+    return fetched if is_known_file(TEACHERS[benchmark.teacher], sha256, home()) else InputFiles({"teacher": sha256})
 
 
 def _notes(benchmark: Benchmark) -> list[str]:

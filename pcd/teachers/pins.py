@@ -13,7 +13,7 @@ from pcd.errors import PCDError
 from pcd.stage import write_json
 from pcd.teachers.entry import TeacherEntry
 
-__all__ = ["LOCK_FILE", "Identity", "identify", "pin", "read_pins", "replaced_hash"]
+__all__ = ["LOCK_FILE", "Identity", "identify", "is_known_file", "pin", "read_pins", "replaced_hash"]
 
 LOCK_FILE: Final = "teachers.lock.json"
 """In PCD_HOME: teacher to {sha256, bytes, source, date, replaces}."""
@@ -114,3 +114,11 @@ def replaced_hash(name: str, home: Path) -> str | None:
     """
     pinned = read_pins(home).get(name, {})
     return str(pinned["sha256"]) if pinned.get("replaces") else None
+
+
+def is_known_file(entry: TeacherEntry, sha256: str, home: Path) -> bool:
+    """Whether a file with this SHA-256 is the one that a fetch would bring: as published, or as pinned here."""
+    published, pinned = entry.published_hash, read_pins(home).get(entry.name)
+    if pinned is not None and not (published and published.is_whole):
+        return bool(pinned["sha256"] == sha256)
+    return published is not None and published.algorithm == "sha256" and sha256.startswith(published.hex_prefix)

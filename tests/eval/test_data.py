@@ -7,9 +7,18 @@ from typing import Any
 
 import pytest
 
-from eval.data import DataSet, Split, input_files, listing_hash, pool_hash, read_data_set, write_data_set
+from eval.data import (
+    MISSING,
+    DataSet,
+    InputFiles,
+    Split,
+    input_files,
+    listing_hash,
+    pool_hash,
+    read_data_set,
+    write_data_set,
+)
 from eval.settings import CocoData, ShapesData
-from pcd.errors import PCDError
 
 
 @pytest.fixture
@@ -82,40 +91,46 @@ def test_a_file_that_is_no_image_leaves_the_listing_hash(own_images: Path) -> No
 
 
 def test_shapes_read_nothing_from_outside() -> None:
-    assert input_files(ShapesData()) == {}
+    assert input_files(ShapesData()) == InputFiles({})
 
 
 def test_own_data_is_known_by_its_annotations_and_its_folders(own_data: CocoData) -> None:
-    assert input_files(own_data).keys() == {"train", "val", "pool", "train_images", "val_images"}
+    files = input_files(own_data)
+    assert files.hashes.keys() == {"train", "val", "pool", "train_images", "val_images"}
+    assert files.missing == ()
 
 
 @pytest.mark.parametrize("split", ["train", "val"])
 def test_changed_annotations_change_the_hash_of_their_split_alone(own_data: CocoData, split: str) -> None:
-    before = input_files(own_data)
+    before = input_files(own_data).hashes
     path = own_data.train_annotations if split == "train" else own_data.val_annotations
     path.write_text(path.read_text() + "\n")
-    after = input_files(own_data)
+    after = input_files(own_data).hashes
     assert {name for name in before if before[name] != after[name]} == {split}
 
 
 @pytest.mark.parametrize("name", ["pool", "train_images", "val_images"])
 def test_a_missing_folder_is_named_in_one_line(own_data: CocoData, name: str, tmp_path: Path) -> None:
-    gone = own_data.model_copy(update={name: tmp_path / "gone"})
-    with pytest.raises(PCDError, match=r"^image folder .*gone does not exist.*$"):
-        input_files(gone)
+    files = input_files(own_data.model_copy(update={name: tmp_path / "gone"}))
+    assert [line.startswith(f"image folder {tmp_path / 'gone'} does not exist; ") for line in files.missing] == [True]
+    assert {known for known, sha256 in files.hashes.items() if sha256 == MISSING} == {name}
 
 
 @pytest.mark.parametrize("name", ["train_annotations", "val_annotations"])
 def test_a_missing_annotation_file_is_named_in_one_line(own_data: CocoData, name: str, tmp_path: Path) -> None:
-    gone = own_data.model_copy(update={name: tmp_path / "gone.json"})
-    with pytest.raises(PCDError, match=r"gone\.json"):
-        input_files(gone)
+    (line,) = input_files(own_data.model_copy(update={name: tmp_path / "gone.json"})).missing
+    assert line == f"annotation file {tmp_path / 'gone.json'} does not exist; set data.* to where your data lies"
+
+
+def test_all_that_is_missing_is_named_at_once(own_data: CocoData, tmp_path: Path) -> None:
+    gone = own_data.model_copy(update={"pool": tmp_path / "gone", "val_annotations": tmp_path / "gone.json"})
+    assert len(input_files(gone).missing) == 2
 
 
 def test_a_folder_without_images_is_named_in_one_line(own_data: CocoData, tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(PCDError, match=r"^no images in .*empty"):
-        input_files(own_data.model_copy(update={"pool": tmp_path / "empty"}))
+    (line,) = input_files(own_data.model_copy(update={"pool": tmp_path / "empty"})).missing
+    assert line.startswith(f"no images in {tmp_path / 'empty'}")
 
 
 def test_a_pool_of_images_has_their_listing_hash(own_images: Path) -> None:

@@ -1,3 +1,4 @@
+import json
 import shutil
 import subprocess
 import sys
@@ -5,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from flows.keys import canonical_json, source_fingerprint, stage_key
+from flows.keys import canonical_json, key_of, key_parts, source_files
 
 ROOT = Path(__file__).parents[2]
 
@@ -30,7 +31,7 @@ def test_canonical_json_refuses_nan() -> None:
     ids=["settings", "inputs", "files", "source"],
 )
 def test_each_part_changes_the_key(changed: tuple[dict[str, int], dict[str, str], dict[str, str], str]) -> None:
-    assert stage_key(*changed) != stage_key({"a": 1}, {"i": "k"}, {"f": "h"}, "pcd.train")
+    assert key_of(key_parts(*changed)) != key_of(key_parts({"a": 1}, {"i": "k"}, {"f": "h"}, "pcd.train"))
 
 
 @pytest.fixture
@@ -40,14 +41,15 @@ def source(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def _fingerprint(source: Path, module: str) -> str:
-    code = f"from flows.keys import source_fingerprint; print(source_fingerprint({module!r}))"
+def _files(source: Path, module: str) -> dict[str, str]:
+    code = f"import json; from flows.keys import source_files; print(json.dumps(source_files({module!r})))"
     done = subprocess.run([sys.executable, "-c", code], cwd=source, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+    files: dict[str, str] = json.loads(done.stdout)
+    return files
 
 
-def test_the_fingerprint_is_the_same_wherever_the_source_lies(source: Path) -> None:
-    assert _fingerprint(source, "pcd.train") == source_fingerprint("pcd.train")
+def test_the_files_are_the_same_wherever_the_source_lies(source: Path) -> None:
+    assert _files(source, "pcd.train") == source_files("pcd.train")
 
 
 @pytest.mark.parametrize(
@@ -65,6 +67,7 @@ def test_the_fingerprint_is_the_same_wherever_the_source_lies(source: Path) -> N
 def test_a_changed_file_changes_the_stages_that_run_it_and_no_others(
     source: Path, touched: str, module: str, changes: bool
 ) -> None:
-    before = source_fingerprint(module)
+    before = dict(source_files(module))
     (source / touched).write_text((source / touched).read_text() + "\n")
-    assert (_fingerprint(source, module) != before) is changes
+    after = _files(source, module)
+    assert {path for path in after if after[path] != before.get(path)} == ({touched} if changes else set())

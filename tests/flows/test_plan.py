@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 import subprocess
 import sys
@@ -6,11 +7,12 @@ from pathlib import Path
 
 import pytest
 
+from flows.keys import canonical_json
 from flows.plan import make_plan
 from flows.profiles import load_profile
 from pcd.errors import PCDError
 from pcd.teachers.pins import pin
-from pcd.teachers.registry import TEACHERS
+from pcd.teachers.registry import DEMO_CHECKPOINT, TEACHERS
 
 ROOT = Path(__file__).parents[2]
 
@@ -116,8 +118,19 @@ def test_a_teachers_own_file_reaches_its_stage_by_its_whole_path(
 
 
 def test_a_missing_teacher_file_is_named_before_anything_runs(tmp_path: Path) -> None:
-    with pytest.raises(PCDError, match=r"teacher_file .*none cannot be read \(No such file"):
-        _keys(f"teacher_file={tmp_path / 'none'}")
+    (line,) = make_plan(load_profile("demo", [f"teacher_file={tmp_path / 'none'}"])).missing
+    assert line.startswith(f"teacher_file {tmp_path / 'none'} cannot be read (No such file")
+
+
+def test_an_own_file_that_is_the_published_one_changes_no_key() -> None:
+    assert _changed(f"teacher_file={DEMO_CHECKPOINT}") == set()
+
+
+def test_an_own_file_that_is_the_pinned_one_changes_no_key(pcd_home: Path, teacher_file: Path) -> None:
+    before = _keys("teacher=mocov3_r50_1000")
+    pcd_home.mkdir()
+    pin(TEACHERS["mocov3_r50_1000"], hashlib.sha256(b"weights").hexdigest(), 7, "here", pcd_home)
+    assert _keys("teacher=mocov3_r50_1000", f"teacher_file={teacher_file}") == before
 
 
 def test_pinning_a_file_changes_no_key_but_replacing_it_does(pcd_home: Path) -> None:
@@ -141,9 +154,17 @@ def test_a_plan_imports_neither_torch_nor_a_server() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_missing_data_of_the_users_own_are_named_before_anything_runs() -> None:
-    with pytest.raises(PCDError, match=r"instances_train2017\.json does not exist"):
-        make_plan(load_profile("paper"))
+def test_missing_data_of_the_users_own_are_all_named_before_anything_runs() -> None:
+    plan = make_plan(load_profile("paper"))
+    assert len(plan.missing) == 5
+    assert plan.stages[0].missing == plan.missing
+    assert "instances_train2017.json does not exist; set data.* to where your data lies" in plan.missing[0]
+
+
+def test_a_key_is_the_hash_of_the_parts_that_are_shown() -> None:
+    for stage in make_plan(load_profile("demo")).stages:
+        assert stage.key == hashlib.sha256(canonical_json(stage.parts).encode()).hexdigest()
+        assert stage.parts.keys() == {"settings", "inputs", "files", "sources"}
 
 
 def test_the_notes_under_the_table_name_the_teachers_licence() -> None:
