@@ -1,36 +1,50 @@
 """The flow that turns a benchmark's settings into its AP table."""
 
+import logging
 import sys
+import time
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any, Final
 
+import httpx
 from prefect import Task, flow
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext
+from prefect.exceptions import PrefectException
+from prefect.futures import PrefectFuture
 from prefect.states import Completed
 from rich.console import Console
 
 from flows.environment import describe_environment
 from flows.home import MLFLOW_PORT, home, tracking_uri
-from flows.plan import Plan, Stage, StageKind, make_plan
-from flows.prefect_server import pages_address
+from flows.journal import Journal, Run, describe_stages
+from flows.plan import Plan, Stage, StageKind, make_plan, partial_aggregate
+from flows.prefect_server import api_address, own_server, pages_address
+from flows.processes import descendants_of, end_processes, identity
 from flows.progress import describe_plan, make_reporter
-from flows.run_record import write_record
-from flows.runner import Runner
+from flows.publisher import Publisher
+from flows.reconcile import reconcile
+from flows.run_record import RunRecord, write_record
+from flows.runner import NoProgressError, Runner
+from flows.selection import select
 from flows.settings import Benchmark
-from flows.store import Store
+from flows.store import open_store
 from flows.tracking import Tracker
-from pcd.errors import PCDError
+from flows.warden import start_warden
+from pcd.errors import PCDError, StageFailedError, StageStoppedError
 
 __all__ = ["benchmark"]
 
+_log = logging.getLogger(__name__)
+
 
 def _worth_another_try(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
-    """Not what the user has to mend, and not what the user stopped."""
+    """Not what the user has to mend, not what was stopped, and not what failed twice at the same place."""
     error = state.result(raise_on_failure=False)
-    return not isinstance(error, PCDError | KeyboardInterrupt)
+    return not isinstance(error, PCDError | StageStoppedError | NoProgressError)
 
 
 # The store decides what has to run, and a stage found there ends in the state "Cached"; Prefect keeps no results.
@@ -62,47 +76,231 @@ _TASKS: Final[dict[StageKind, Task[[Runner, Stage], State[None]]]] = {
 
 
 @flow(name="benchmark", flow_run_name="{settings.name}", validate_parameters=True)
-def benchmark(settings: Benchmark) -> str:
-    """Run what the store does not have, in the order of the plan. Returns the folder with the AP table."""
-    plan, store = make_plan(settings), Store(home() / "store")
-    tracker = Tracker(tracking_uri(), home() / "mlartifacts", plan)
-    try:
-        links, environment = _link_both_ways(tracker), describe_environment()
-        tracker.start_benchmark(links, environment)
-        with make_reporter(Console(file=sys.stdout)) as reporter:
-            reporter.note(describe_plan(plan, sum(store.find(stage) is not None for stage in plan.stages)))
-            runner = Runner(plan, store, tracker, reporter, environment)
-            for stage in plan.stages:
-                retries = settings.runtime.retries if stage.kind != "aggregate" else 0
-                _TASKS[stage.kind].with_options(retries=retries)(runner, stage)
-        return str(_publish(plan, tracker, runner.folders[plan.stages[-1].id], links))
-    except BaseException as error:
-        tracker.fail_benchmark(error)
-        raise
+def benchmark(
+    settings: Benchmark, only: tuple[str, ...] = (), from_stage: str | None = None, fresh: bool = False,
+    part: str | None = None, share: tuple[str, ...] = (), rerun_of: str | None = None,
+) -> str:  # fmt: skip
+    """Run what the store does not have. Returns the folder with the AP table.
+
+    Args:
+        settings: arms x protocols x seeds, and how to run them.
+        only: patterns of cells, such as "pcd.*.seed0"; the others are named holes of the table.
+        from_stage: this stage and all behind it are computed anew.
+        fresh: all stages are.
+        part: a part of the store for this run alone; what it shares with the whole store is named in `share`.
+        share: kinds of stages taken from the whole store: teacher, data, pretrain, finetune.
+        rerun_of: MLflow's id of the run that this one repeats.
+
+    Raises:
+        PCDError: the user has to mend something, and nothing was measured.
+        StageFailedError: cells failed; the table, if there is one, names them as holes.
+    """
+    whole = make_plan(settings)
+    if whole.missing:
+        raise PCDError("; ".join(whole.missing))
+    plan, anew = select(whole, only=only, from_stage=from_stage, fresh=fresh)
+    for line in reconcile(home()):
+        print(line, flush=True)
+    journal, tracker = _begin(whole, part, rerun_of)
+    with start_warden(home(), journal.path), Publisher(tracker, journal) as publisher:
+        try:
+            with make_reporter(Console(file=sys.stdout)) as reporter:
+                store = open_store(part)
+                reporter.note(describe_plan(plan, sum(store.find(stage) is not None for stage in plan.stages)))
+                shared = {kind: open_store() for kind in share}
+                runner = Runner(plan, store, shared, journal, reporter, journal.run.environment, set(anew))
+                failures = _bring_all_about(plan, runner)
+                folder, holes = _aggregate_what_there_is(whole, plan, runner, failures)
+            record = _record(whole, runner, folder, holes, tracker, part)
+            write_record(record)
+            _show_in_prefect(whole, folder)
+            journal.note(
+                "failed" if failures else "finished", folder=str(folder) if whole.has_table else None,
+                reason=_told(failures) if failures else None,
+            )  # fmt: skip
+        except BaseException as error:
+            was_stopped = isinstance(error, KeyboardInterrupt | SystemExit)
+            journal.note("stopped" if was_stopped else "failed", reason=f"{type(error).__name__}: {error}")
+            raise
+    if not publisher.is_through:
+        print("MLflow has not taken all yet; it is kept, and the next run sends it", flush=True)
+    if failures:
+        raise StageFailedError(_told(failures))
+    return str(folder)
 
 
-def _link_both_ways(tracker: Tracker) -> dict[str, str]:
-    """Prefect's run id into MLflow's tags, MLflow's link into Prefect's artifacts. Both pages are those of `pcd ui`."""
+# The parts, in the order of time.
+
+
+def _begin(plan: Plan, part: str | None, rerun_of: str | None) -> tuple[Journal, Tracker]:
+    """Write down that this run is under way, and open its page in MLflow. Raises PCDError if MLflow is not there."""
     context = FlowRunContext.get()
     assert context is not None  # we are inside the flow
     assert context.flow_run is not None
-    server = tracker.uri if tracker.uri.startswith("http") else f"http://127.0.0.1:{MLFLOW_PORT}"
-    page = server.rstrip("/") + tracker.url_path
-    create_link_artifact(
-        key="mlflow-run", link=page, link_text="MLflow run", description="metrics, AP table, artifacts"
-    )
-    flow_run_id = str(context.flow_run.id)
-    return {
+    flow_run_id, server = str(context.flow_run.id), own_server()
+    tags = {
         "prefect.flow_run_id": flow_run_id,
         "prefect.flow_run_url": f"{pages_address()}/runs/flow-run/{flow_run_id}",
-        "mlflow.page": page,
+        **({"pcd.part": part} if part else {}),
+        **({"pcd.rerun_of": rerun_of} if rerun_of else {}),
     }
+    run = Run(
+        id=flow_run_id, name=plan.benchmark.name, key=plan.key, process=identity(), started=time.time(),
+        settings=plan.benchmark.model_dump(mode="json"), stages=describe_stages(plan),
+        environment=describe_environment(), tracking_uri=tracking_uri(), artifacts=str(home() / "mlartifacts"),
+        tags=tags, store_part=part, prefect_api=api_address(), server=server,
+    )  # fmt: skip
+    tracker = Tracker(run)
+    page = _mlflow_page(tracker)
+    _say_to_prefect(
+        lambda: create_link_artifact(
+            key="mlflow-run", link=page, link_text="MLflow run", description="metrics, AP table, artifacts"
+        )
+    )
+    return Journal.begin(run, home()), tracker
 
 
-def _publish(plan: Plan, tracker: Tracker, folder: Path, links: dict[str, str]) -> Path:
+def _bring_all_about(plan: Plan, runner: Runner) -> dict[str, Exception]:
+    """Every stage as soon as its inputs are there, `runtime.parallel` at a time; goes on where one fails.
+
+    Returns the failures by stage id; stages behind a failed one are skipped and are no failures of their own.
+    """
+    runtime = plan.benchmark.runtime
+    waiting, running = list(plan.stages), dict[PrefectFuture[Any], Stage]()
+    ended: SimpleQueue[PrefectFuture[Any]] = SimpleQueue()
+    failures: dict[str, Exception] = {}
+    lost: set[str] = set()
+    try:
+        while waiting or running:
+            for stage in tuple(waiting):
+                if lost & set(stage.inputs.values()):
+                    waiting.remove(stage)
+                    lost.add(stage.id)
+                    runner.journal.note("skipped", stage.id, reason="a stage that it needs failed")
+                elif len(running) < runtime.parallel and set(stage.inputs.values()) <= runner.folders.keys():
+                    waiting.remove(stage)
+                    retries = runtime.retries if stage.kind != "aggregate" else 0
+                    future = _TASKS[stage.kind].with_options(retries=retries).submit(runner, stage)
+                    running[future] = stage
+                    future.add_done_callback(ended.put)
+            if running:
+                future = ended.get()
+                stage = running.pop(future)
+                if stage.id not in runner.folders:
+                    lost.add(stage.id)
+                    failures[stage.id] = _error_of(future)
+    except BaseException:
+        runner.stop.set()
+        _wait_for(running)
+        raise
+    return failures
+
+
+def _wait_for(running: dict[PrefectFuture[Any], Stage]) -> None:
+    """Their stages write checkpoints and end; a second Ctrl-C means: now."""
+    try:
+        for future in running:
+            future.wait()
+    except KeyboardInterrupt:
+        end_processes(descendants_of(identity()), 0)
+        raise
+
+
+def _error_of(future: PrefectFuture[Any]) -> Exception:
+    error = future.result(raise_on_failure=False)
+    return error if isinstance(error, Exception) else StageFailedError(f"the task ended as {error!r}")
+
+
+def _aggregate_what_there_is(
+    whole: Plan, plan: Plan, runner: Runner, failures: dict[str, Exception]
+) -> tuple[Path, dict[str, str]]:
+    """The folder of the table, and its holes: cells that failed, or were not asked for and are not in the store.
+
+    Raises the failure if there is nothing to make a table of.
+    """
+    last = whole.stages[-1]
+    if last.id in runner.folders:
+        return runner.folders[last.id], {}
+    if not whole.has_table and not failures:
+        return runner.folders[plan.stages[-1].id], {}
+    if last.id in failures:
+        raise failures[last.id]
+    holes = {}
+    for cell in whole.cells:
+        if cell.id in runner.folders:
+            continue
+        stored = runner.store.obtain(cell) if cell.id not in {stage.id for stage in plan.stages} else None
+        if stored is None:
+            holes[cell.id] = _why_missing(cell, plan, failures)
+        else:
+            runner.folders[cell.id] = stored
+    partial = partial_aggregate(whole, holes) if whole.has_table else None
+    if partial is None:
+        raise _one_of(failures)
+    for stage in whole.stages:  # inputs of the table that no selected cell needed
+        if stage.id in partial.inputs.values() and stage.id not in runner.folders:
+            _TASKS[stage.kind](runner, stage)
+    _TASKS["aggregate"](runner, partial)
+    return runner.folders[partial.id], holes
+
+
+def _why_missing(cell: Stage, plan: Plan, failures: dict[str, Exception]) -> str:
+    """Its own failure, or that of a stage that it needs."""
+    if cell.id not in {stage.id for stage in plan.stages}:
+        return "not asked for"
+    needs = [cell.id, *cell.inputs.values()]
+    causes = [f"{stage}: {_first_line(failures[stage])}" for stage in needs if stage in failures]
+    return "; ".join(causes) or "a stage that it needs failed"
+
+
+def _one_of(failures: dict[str, Exception]) -> Exception:
+    """What the user can mend comes first; else all of them in one."""
+    for error in failures.values():
+        if isinstance(error, PCDError):
+            return error
+    if len(failures) == 1:
+        return next(iter(failures.values()))
+    return StageFailedError(_told(failures))
+
+
+def _told(failures: dict[str, Exception]) -> str:
+    count = len(failures)
+    lines = [f"{stage}: {_first_line(error)}" for stage, error in failures.items()]
+    return f"{count} stage{'s' * (count > 1)} failed:\n  " + "\n  ".join(lines)
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _record(
+    plan: Plan, runner: Runner, folder: Path, holes: dict[str, str], tracker: Tracker, part: str | None
+) -> RunRecord:
+    run = runner.journal.run
+    return RunRecord(
+        name=run.name, key=run.key, folder=str(folder), tracking_uri=run.tracking_uri,
+        mlflow_page=_mlflow_page(tracker), prefect_page=run.tags["prefect.flow_run_url"], finished=time.time(),
+        mlflow_run_id=tracker.run_id, settings=run.settings, stages={stage.id: stage.key for stage in plan.stages},
+        environment=run.environment, holes=holes, part=part,
+    )  # fmt: skip
+
+
+def _mlflow_page(tracker: Tracker) -> str:
+    """On the user's server, or on the one that `pcd ui` starts over our own database."""
+    uri = tracking_uri()
+    server = uri if uri.startswith("http") else f"http://127.0.0.1:{MLFLOW_PORT}"
+    return server.rstrip("/") + tracker.url_path
+
+
+def _show_in_prefect(plan: Plan, folder: Path) -> None:
     if plan.has_table:
-        title = f"AP table of {plan.benchmark.name}"
-        create_markdown_artifact(key="ap-table", markdown=(folder / "ap_table.md").read_text(), description=title)
-    tracker.finish_benchmark(folder if plan.has_table else None)
-    write_record(plan, folder, tracker.uri, links)
-    return folder
+        table, title = (folder / "ap_table.md").read_text(), f"AP table of {plan.benchmark.name}"
+        _say_to_prefect(lambda: create_markdown_artifact(key="ap-table", markdown=table, description=title))
+
+
+def _say_to_prefect(say: Any) -> None:
+    """A page that misses an artifact is no reason to lose a run."""
+    try:
+        say()
+    except (httpx.HTTPError, PrefectException):
+        _log.warning("Prefect did not take an artifact", exc_info=True)

@@ -1,5 +1,6 @@
 """What a result was computed with: versions, machine, source."""
 
+import hashlib
 import os
 import platform
 import subprocess
@@ -11,10 +12,16 @@ from typing import Any, Final
 __all__ = ["describe_environment"]
 
 _PACKAGES: Final = ("torch", "torchvision", "timm", "detectron2", "numpy", "pandas", "pycocotools", "prefect", "mlflow")
+_ROOT: Final = Path(__file__).parent.parent
+_MOST_CHARACTERS: Final = 1_000_000
 
 
 def describe_environment() -> dict[str, Any]:
-    """Plain data, without anything secret: no environment variables, no user or host name."""
+    """Plain data, without anything secret: no environment variables, no user or host name.
+
+    `git_diff` is what stands in the tracked files and not in the commit; untracked files are told by their names.
+    """
+    lock = _ROOT / "requirements.lock"
     return {
         "python": platform.python_version(),
         "platform": platform.platform(),
@@ -23,8 +30,11 @@ def describe_environment() -> dict[str, Any]:
         "memory_gb": round(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30),
         "gpus": _gpus(),
         "packages": {name: _version(name) for name in _PACKAGES},
+        "all_packages": sorted({f"{d.name}=={d.version}" for d in metadata.distributions()}),
+        "lock_sha256": hashlib.sha256(lock.read_bytes()).hexdigest() if lock.exists() else None,
         "git_commit": _git("rev-parse", "HEAD"),
-        "git_dirty": bool(_git("status", "--porcelain")),
+        "git_dirty": bool(status := _git("status", "--porcelain")),
+        "git_diff": f"{status}\n\n{_git('diff', 'HEAD') or ''}"[:_MOST_CHARACTERS] if status else "",
     }
 
 
@@ -49,7 +59,7 @@ def _gpus() -> list[str]:
 
 
 def _git(*arguments: str) -> str | None:
-    return _output("git", "-C", str(Path(__file__).parent), *arguments)
+    return _output("git", "-C", str(_ROOT), *arguments)
 
 
 def _output(*command: str) -> str | None:

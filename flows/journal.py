@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from flows.plan import Plan, Stage
+from flows.plan import Plan
 from pcd.stage import write_json
 
 __all__ = ["Event", "Journal", "Outcome", "Run", "StageStatus", "describe_stages", "read_journals"]
@@ -44,6 +44,7 @@ class Run:
     tags: dict[str, str] = field(default_factory=dict)
     """Of the benchmark's own MLflow run: links, what it is a rerun of."""
     store_part: str | None = None
+    prefect_api: str = ""
     server: str | None = None
     """Process identity of the temporary Prefect server that lives as long as the run, if there is one."""
 
@@ -86,8 +87,12 @@ class Journal:
                 journal._latest[event.stage] = event
         return journal
 
-    def note(self, status: StageStatus | Outcome, stage: Stage | None = None, **details: Any) -> None:
-        event = Event(status, stage.id if stage else None, time=round(time.time(), 3), **details)
+    def note(
+        self, status: StageStatus | Outcome, stage: str | None = None, *, folder: str | None = None,
+        reason: str | None = None,
+    ) -> None:  # fmt: skip
+        """Of a stage, or with none of the run as a whole."""
+        event = Event(status, stage, folder, reason, round(time.time(), 3))
         with self._writing:
             with self._events.open("a") as file:
                 file.write(json.dumps(asdict(event)) + "\n")

@@ -4,52 +4,86 @@ import logging
 import sys
 import time
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 
 from flows.home import home, set_environment
 from flows.interrupt import treat_sigterm_as_ctrl_c
+from flows.journal import read_journals
 from flows.plan import make_plan
 from flows.prefect_server import connect
+from flows.processes import identity
 from flows.progress import Lines, describe_plan
 from flows.run_record import RunRecord, find_record
 from flows.settings import Benchmark
-from flows.store import Store
-from pcd.errors import PCDError
+from flows.store import open_store
+from pcd.errors import PCDError, StageFailedError
 
-__all__ = ["run_benchmark"]
+__all__ = ["prefect_and_mlflow", "run_benchmark"]
 
 
-def run_benchmark(settings: Benchmark) -> RunRecord:
-    """Run the benchmark and return the record of its finished run; one that is stored whole costs a second.
+def run_benchmark(
+    settings: Benchmark, *, only: tuple[str, ...] = (), from_stage: str | None = None, fresh: bool = False,
+) -> RunRecord:  # fmt: skip
+    """Run the benchmark and return the record of its run; one that is stored whole costs a second or two.
 
-    Raises PCDError with the one line the user has to read, and KeyboardInterrupt when stopped.
+    Args:
+        only: patterns of cells; the others become named holes of the table.
+        from_stage: this stage and all behind it are computed anew.
+        fresh: all are.
+
+    Raises:
+        PCDError: the one line that the user has to read; nothing was measured.
+        StageFailedError: stages failed, and there is nothing to make a table of.
+        KeyboardInterrupt: stopped.
     """
-    plan, store = make_plan(settings), Store(home() / "store")
-    record = find_record(plan)
+    plan, store = make_plan(settings), open_store()
+    if plan.missing:
+        raise PCDError("; ".join(plan.missing))
+    record = None if only or from_stage or fresh else find_record(plan)
     if record is not None and all(store.find(stage) for stage in plan.stages):
         lines = Lines(Console(file=sys.stdout))
         lines.note(describe_plan(plan, len(plan.stages)))
         for number, stage in enumerate(plan.stages, start=1):
             lines.stage_is_stored(number, len(plan.stages), stage)
         return record
-    _run_flow(settings)
-    record = find_record(plan)
+    began = time.time()
+    with prefect_and_mlflow():
+        from flows.benchmark import benchmark
+
+        try:
+            benchmark(settings, only=only, from_stage=from_stage, fresh=fresh)
+        except StageFailedError:
+            record = find_record(plan, with_holes=True)
+            if record is None or record.finished < began:
+                raise
+    record = record or find_record(plan, with_holes=True)
     assert record is not None  # the flow wrote it last
     return record
 
 
-def _run_flow(settings: Benchmark) -> None:
+@contextmanager
+def prefect_and_mlflow() -> Iterator[None]:
+    """For a flow that this process runs: servers before it, and when it is over, all of its states settled."""
     set_environment()
     log = _log_to_file()
     treat_sigterm_as_ctrl_c()
     print(f"starting Prefect and MLflow; their log is {log}", flush=True)
     connect(log)
-    from flows.benchmark import benchmark
+    # All that Prefect and MLflow say while they are imported goes to the log as well.
+    from flows import benchmark as _
+    from flows.reconcile import close
 
     _silence_console()
-    benchmark(settings)
+    try:
+        yield
+    finally:
+        for journal in read_journals(home()):
+            if journal.run.process == identity() and not close(journal):
+                print("MLflow or Prefect could not be told of all; the next run does it", flush=True)
 
 
 def _log_to_file() -> Path:

@@ -1,9 +1,9 @@
 """What is remembered of each finished benchmark, so that `pcd run` and `pcd report` find it without any server."""
 
 import json
-import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 from flows.home import home, tracking_uri
 from flows.plan import Plan
@@ -23,41 +23,46 @@ class RunRecord:
     prefect_page: str
     finished: float
     """Unix seconds."""
+    mlflow_run_id: str = ""
+    settings: dict[str, Any] = field(default_factory=dict)
+    """The whole benchmark, from which it can be run again."""
+    stages: dict[str, str] = field(default_factory=dict)
+    """Stage id to key: what of the store this run still names."""
+    environment: dict[str, Any] = field(default_factory=dict)
+    holes: dict[str, str] = field(default_factory=dict)
+    """Cells that the table lacks, and why."""
+    part: str | None = None
+    """Of the store, for a rerun."""
 
 
-def write_record(plan: Plan, folder: Path, uri: str, links: dict[str, str]) -> None:
-    record = RunRecord(
-        plan.benchmark.name,
-        plan.key,
-        str(folder),
-        uri,
-        links["mlflow.page"],
-        links["prefect.flow_run_url"],
-        time.time(),
-    )
+def write_record(record: RunRecord) -> None:
     _folder().mkdir(parents=True, exist_ok=True)
-    write_json(_folder() / f"{plan.benchmark.name}-{plan.key[:12]}.json", asdict(record))
+    write_json(_path(record.name, record.key, record.part), asdict(record))
 
 
-def find_record(plan: Plan) -> RunRecord | None:
+def find_record(plan: Plan, *, with_holes: bool = False) -> RunRecord | None:
     """The finished run of exactly this benchmark in the MLflow that is set now."""
-    path = _folder() / f"{plan.benchmark.name}-{plan.key[:12]}.json"
+    path = _path(plan.benchmark.name, plan.key, None)
     record = _read(path) if path.exists() else None
-    if record is None or record.tracking_uri != tracking_uri():
+    if record is None or (record.holes and not with_holes) or record.tracking_uri != tracking_uri():
         return None
     database = Path(record.tracking_uri.removeprefix("sqlite:///"))
     return record if database.exists() or not record.tracking_uri.startswith("sqlite:") else None
 
 
 def latest_record(name: str | None = None) -> RunRecord | None:
-    """The benchmark finished last, of this name if one is given."""
+    """The benchmark finished last, of this name or key if one is given; a rerun only by its part's name."""
     records = [_read(path) for path in _folder().glob("*.json")]
-    matching = [record for record in records if name in (None, record.name, record.key[:12])]
+    matching = [r for r in records if (name == r.part if r.part else name in (None, r.name, r.key, r.key[:12]))]
     return max(matching, key=lambda record: record.finished, default=None)
 
 
 def _read(path: Path) -> RunRecord:
     return RunRecord(**json.loads(path.read_text()))
+
+
+def _path(name: str, key: str, part: str | None) -> Path:
+    return _folder() / f"{name}-{key[:12]}{f'.{part}' if part else ''}.json"
 
 
 def _folder() -> Path:

@@ -2,86 +2,141 @@
 
 import json
 import shlex
+import threading
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from flows.costs import remember
+from flows.devices import Devices, lease_devices
+from flows.journal import Journal
+from flows.machine_load import sampled_load
 from flows.plan import Plan, Stage
 from flows.progress import Reporter
+from flows.slots import prefect_slots
 from flows.store import Store
 from flows.supervisor import MetricLine, run_process, stage_command, write_spec
-from flows.tracking import Tracker
+from pcd.errors import StageFailedError, StageStoppedError
 
-__all__ = ["Runner"]
+__all__ = ["NoProgressError", "Runner"]
+
+
+class NoProgressError(StageFailedError):
+    """Failed twice at the same place: a third attempt would as well."""
 
 
 @dataclass(slots=True)
 class Runner:
+    """Its methods may be called from several threads, each for another stage."""
+
     plan: Plan
     store: Store
-    tracker: Tracker
+    shared: Mapping[str, Store]
+    """Kinds of stages that another part of the store may give, for a rerun that shares them."""
+    journal: Journal
     reporter: Reporter
     environment: dict[str, Any]
+    anew: set[str]
+    """Ids of stages that are computed also if the store has them; each leaves this set when it begins."""
+    stop: threading.Event = field(default_factory=threading.Event)
+    """Set: all stages save their checkpoints and end."""
     folders: dict[str, Path] = field(default_factory=dict)
     """Stage id to the folder of the finished stage."""
+    _reached: dict[str, int] = field(default_factory=dict)
 
     def bring_about(self, stage: Stage) -> bool:
-        """Leave the stage finished in the store and in MLflow. Returns whether it was there already.
+        """Leave the stage finished in the store. Returns whether it was there already.
 
         Raises what flows.supervisor.run_process raises; the work folder then keeps the stage's checkpoints.
         """
-        number, of = self.plan.stages.index(stage) + 1, len(self.plan.stages)
-        with self.store.lock(stage, lambda: self.reporter.note(f"waiting: another run computes {stage.id}")):
-            stored = self.store.find(stage)
-            with self.tracker.stage_run(stage, cached=stored is not None) as run_id:
-                if stored is None:
-                    self.reporter.stage_starts(number, of, stage)
-                    stored_now = self._compute(stage, run_id)
-                else:
-                    self.reporter.stage_is_stored(number, of, stage)
-                    stored_now = stored
-                self.tracker.log_stage_result(run_id, stage, stored_now)
-        self.folders[stage.id] = stored_now
-        return stored is not None
+        waiting = lambda: self.reporter.note(f"waiting: another run computes {stage.id}")  # noqa: E731
+        with self.store.lock(stage, waiting):
+            stored = self._find(stage)
+            if stored is None:
+                self.folders[stage.id] = self._compute(stage)
+                self.journal.note("done", stage.id, folder=str(self.folders[stage.id]))
+                return False
+        self.folders[stage.id] = stored
+        self.reporter.stage_is_stored(*self._place(stage), stage)
+        self.journal.note("cached", stage.id, folder=str(stored))
+        return True
 
-    def _compute(self, stage: Stage, run_id: str) -> Path:
+    def _find(self, stage: Stage) -> Path | None:
+        if stage.id in self.anew:
+            self.anew.discard(stage.id)
+            self.store.discard_work(stage)
+            return None
+        store = self.shared.get(stage.kind, self.store)
+        # What another stage is going to read is checked byte by byte; what is only told of, by its size.
+        read_by_others = any(stage.id in other.inputs.values() for other in self.plan.stages)
+        return store.obtain(stage) if read_by_others else store.find(stage) or store.obtain(stage)
+
+    def _compute(self, stage: Stage) -> Path:
         runtime, work = self.plan.benchmark.runtime, self.store.work_folder(stage)
-        inputs = {name: self.folders[of] for name, of in stage.inputs.items()}
-        command = stage_command(stage, write_spec(stage, work, inputs, runtime), runtime)
-        if stage.distributed and runtime.nodes > 1:
-            self.reporter.note(
-                f"start this on the other {runtime.nodes - 1} machines as well:\n  {shlex.join(command)}"
-            )
+        self.journal.note("running", stage.id, folder=str(work))
+        self.reporter.stage_starts(*self._place(stage), stage)
+        began = time.monotonic()
+        try:
+            with lease_devices(stage, runtime, self._on_wait(stage), self.stop) as devices:
+                command = self._run(stage, work, devices)
+        except StageStoppedError as error:
+            self.reporter.stage_fails(stage, "stopped; the next run goes on from its last checkpoint")
+            self.journal.note("stopped", stage.id, folder=str(work), reason=str(error))
+            raise
+        except Exception as error:
+            self.reporter.stage_fails(stage, f"its log is {work / 'log.txt'}")
+            self.journal.note("failed", stage.id, folder=str(work), reason=f"{type(error).__name__}: {error}")
+            self._refuse_to_repeat(stage, error)
+            raise
+        seconds = time.monotonic() - began
+        remember(stage, work, self.environment)
+        record = {
+            "benchmark": self.plan.benchmark.name,
+            "command": command,
+            "seconds": round(seconds, 1),
+            "environment": self.environment,
+        }
+        folder = self.store.commit(stage, record)
+        result = json.loads((folder / "result.json").read_text())
+        self.reporter.stage_ends(stage, seconds, _summary(stage, result))
+        return folder
 
-        # An interruption may have come between reading a line and sending it.
-        self.tracker.log_live(run_id, _whole_lines(work / "metrics.jsonl"))
+    def _run(self, stage: Stage, work: Path, devices: Devices) -> list[str]:
+        runtime = self.plan.benchmark.runtime
+        inputs = {name: self.folders[of] for name, of in stage.inputs.items()}
+        command = stage_command(stage, write_spec(stage, work, inputs, runtime, devices), runtime)
+        if stage.distributed and runtime.nodes > 1:
+            others = runtime.nodes - 1
+            self.reporter.note(f"start this on the other {others} machines as well:\n  {shlex.join(command)}")
 
         def on_metrics(lines: list[MetricLine]) -> None:
             for line in lines:
-                self.reporter.stage_goes_on(line)
-            self.tracker.log_live(run_id, lines)
+                self.reporter.stage_goes_on(stage, line)
 
-        began = time.time()
-        try:
-            run_process(command, work, on_metrics, runtime.stop_seconds)
-        except KeyboardInterrupt:
-            self.reporter.stage_fails("stopped; the next run goes on from its last checkpoint")
-            raise
-        except Exception:
-            self.reporter.stage_fails(f"its log is {work / 'log.txt'}")
-            raise
-        seconds = time.time() - began
-        record = {"command": command, "seconds": round(seconds, 1), "environment": self.environment}
-        folder = self.store.commit(stage, record)
-        self.reporter.stage_ends(seconds, _summary(stage, json.loads((folder / "result.json").read_text())))
-        return folder
+        with prefect_slots(len(devices.names), devices.of, self.stop), sampled_load(work / "system.jsonl"):
+            run_process(
+                command, work, on_metrics, stage=stage, stop_seconds=runtime.stop_seconds,
+                stall_seconds=runtime.stall_seconds, stop=self.stop, environment=devices.environment,
+            )  # fmt: skip
+        return command
 
+    def _on_wait(self, stage: Stage) -> Any:
+        return lambda taken_by: self.reporter.note(f"waiting: {stage.id} needs a device that {taken_by} holds")
 
-def _whole_lines(metrics: Path) -> list[MetricLine]:
-    if not metrics.exists():
-        return []
-    return [json.loads(line) for line in metrics.read_text().split("\n")[:-1]]
+    def _refuse_to_repeat(self, stage: Stage, error: Exception) -> None:
+        """Between two failures there must be a newer checkpoint, or the next attempt would fail as well."""
+        if not isinstance(error, StageFailedError):
+            return
+        reached = self.store.state(stage).step or 0
+        if stage.id in self._reached and reached <= self._reached[stage.id]:
+            raise NoProgressError(f"{error}\nno progress since the failure before this one: not tried again") from error
+        self._reached[stage.id] = reached
+
+    def _place(self, stage: Stage) -> tuple[int, int]:
+        ids = [other.id for other in self.plan.stages]
+        return ids.index(stage.id) + 1 if stage.id in ids else len(ids), len(ids)
 
 
 def _summary(stage: Stage, result: dict[str, Any]) -> str:

@@ -1,0 +1,82 @@
+"""What the machine does while a stage runs: processor, memory, disk and GPUs, sampled into <work>/system.jsonl."""
+
+import json
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Final
+
+import psutil
+import pynvml
+
+__all__ = ["sample_load", "sampled_load"]
+
+_EVERY_SECONDS: Final = 10.0
+_MB: Final = 2**20
+
+
+@contextmanager
+def sampled_load(file: Path, every: float = _EVERY_SECONDS) -> Iterator[None]:
+    """Append a sample now, every `every` seconds, and none after the block has ended."""
+    over = threading.Event()
+    first = _last_step(file) + 1
+
+    def work() -> None:
+        step = first
+        while True:
+            line = {"step": step, "time": round(time.time(), 3), **sample_load(file.parent)}
+            try:
+                with file.open("a") as out:
+                    out.write(json.dumps(line) + "\n")
+            except OSError:  # the disk that is full may be this one; what trains tells of it
+                pass
+            step += 1
+            if over.wait(every):
+                return
+
+    psutil.cpu_percent()  # its first answer has nothing to compare with
+    thread = threading.Thread(target=work, name="load", daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+def sample_load(disk: Path) -> dict[str, float]:
+    """Named and measured as MLflow names its own system metrics, so that its page shows them under their heading."""
+    memory, space = psutil.virtual_memory(), psutil.disk_usage(str(disk))
+    load = {
+        "system/cpu_utilization_percentage": psutil.cpu_percent(),
+        "system/system_memory_usage_megabytes": round(memory.used / _MB),
+        "system/system_memory_usage_percentage": memory.percent,
+        "system/disk_usage_percentage": space.percent,
+        "system/disk_available_megabytes": round(space.free / _MB),
+    }
+    return load | _gpu_load()
+
+
+def _gpu_load() -> dict[str, float]:
+    load: dict[str, Any] = {}
+    try:
+        pynvml.nvmlInit()
+        for number in range(pynvml.nvmlDeviceGetCount()):
+            gpu = pynvml.nvmlDeviceGetHandleByIndex(number)
+            used = pynvml.nvmlDeviceGetMemoryInfo(gpu).used
+            load[f"system/gpu_{number}_utilization_percentage"] = pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu
+            load[f"system/gpu_{number}_memory_usage_megabytes"] = round(int(used) / _MB)
+    except pynvml.NVMLError:  # no driver, or a card that does not tell
+        pass
+    return load
+
+
+def _last_step(file: Path) -> int:
+    """Of an attempt before this one; a line that a kill cut short is closed, so that the next stands for itself."""
+    if not file.exists():
+        return 0
+    whole = [line for line in file.read_text().split("\n")[:-1] if line]
+    file.write_text("".join(line + "\n" for line in whole))
+    return int(json.loads(whole[-1])["step"]) if whole else 0
