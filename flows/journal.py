@@ -82,8 +82,11 @@ class Journal:
         """Raises OSError, ValueError or TypeError if there is no whole record at `path`."""
         journal = cls(Run(**json.loads(path.read_text())), path)
         if journal._events.exists():
-            for line in journal._events.read_text().split("\n")[:-1]:  # a last line without an end was cut by a kill
-                event = Event(**json.loads(line))
+            for line in journal._events.read_text().splitlines():
+                try:
+                    event = Event(**json.loads(line))
+                except (ValueError, TypeError):  # cut short by a kill
+                    continue
                 journal._latest[event.stage] = event
         return journal
 
@@ -94,8 +97,8 @@ class Journal:
         """Of a stage, or with none of the run as a whole."""
         event = Event(status, stage, folder, reason, round(time.time(), 3))
         with self._writing:
-            with self._events.open("a") as file:
-                file.write(json.dumps(asdict(event)) + "\n")
+            with self._events.open("a") as file:  # a line of its own, also behind one that was cut
+                file.write("\n" + json.dumps(asdict(event)) + "\n")
             self._latest[event.stage] = event
 
     @property

@@ -17,7 +17,7 @@ from flows.plan import make_plan
 from flows.prefect_server import connect
 from flows.processes import identity
 from flows.progress import Lines, describe_plan
-from flows.run_record import RunRecord, find_record
+from flows.run_record import RunRecord, find_record, record_since
 from flows.settings import Benchmark
 from flows.store import open_store
 from pcd.errors import PCDError, StageFailedError
@@ -56,11 +56,10 @@ def run_benchmark(
 
         try:
             benchmark(settings, only=only, from_stage=from_stage, fresh=fresh)
-        except StageFailedError:
-            record = find_record(plan, with_holes=True)
-            if record is None or record.finished < began:
+        except StageFailedError:  # a table with holes is worth showing
+            if record_since(plan, began) is None:
                 raise
-    record = record or find_record(plan, with_holes=True)
+    record = record_since(plan, began)
     assert record is not None  # the flow wrote it last
     return record
 

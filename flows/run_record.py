@@ -9,7 +9,7 @@ from flows.home import home, tracking_uri
 from flows.plan import Plan
 from pcd.stage import write_json
 
-__all__ = ["RunRecord", "find_record", "latest_record", "write_record"]
+__all__ = ["RunRecord", "find_record", "latest_record", "record_since", "write_record"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +36,28 @@ class RunRecord:
 
 
 def write_record(record: RunRecord) -> None:
+    """A whole table takes the place of one with holes, and never the other way round."""
     _folder().mkdir(parents=True, exist_ok=True)
-    write_json(_path(record.name, record.key, record.part), asdict(record))
+    write_json(_path(record.name, record.key, record.part, bool(record.holes)), asdict(record))
+    if not record.holes:
+        _path(record.name, record.key, record.part, has_holes=True).unlink(missing_ok=True)
 
 
-def find_record(plan: Plan, *, with_holes: bool = False) -> RunRecord | None:
-    """The finished run of exactly this benchmark in the MLflow that is set now."""
-    path = _path(plan.benchmark.name, plan.key, None)
+def find_record(plan: Plan) -> RunRecord | None:
+    """The finished run of exactly this benchmark, without holes, in the MLflow that is set now."""
+    path = _path(plan.benchmark.name, plan.key, None, has_holes=False)
     record = _read(path) if path.exists() else None
-    if record is None or (record.holes and not with_holes) or record.tracking_uri != tracking_uri():
+    if record is None or record.tracking_uri != tracking_uri():
         return None
     database = Path(record.tracking_uri.removeprefix("sqlite:///"))
     return record if database.exists() or not record.tracking_uri.startswith("sqlite:") else None
+
+
+def record_since(plan: Plan, moment: float) -> RunRecord | None:
+    """What a run of this benchmark left that ended after `moment` (Unix seconds), with holes or without."""
+    paths = [_path(plan.benchmark.name, plan.key, None, has_holes) for has_holes in (False, True)]
+    records = [_read(path) for path in paths if path.exists()]
+    return next((record for record in records if record.finished >= moment), None)
 
 
 def latest_record(name: str | None = None) -> RunRecord | None:
@@ -61,8 +71,8 @@ def _read(path: Path) -> RunRecord:
     return RunRecord(**json.loads(path.read_text()))
 
 
-def _path(name: str, key: str, part: str | None) -> Path:
-    return _folder() / f"{name}-{key[:12]}{f'.{part}' if part else ''}.json"
+def _path(name: str, key: str, part: str | None, has_holes: bool) -> Path:
+    return _folder() / f"{name}-{key[:12]}{f'.{part}' if part else ''}{'.holes' if has_holes else ''}.json"
 
 
 def _folder() -> Path:
