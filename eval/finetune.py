@@ -33,7 +33,7 @@ def finetune(spec: Spec) -> dict[str, Any]:
     seed: int = spec.settings["seed"]
     data = read_data_set(spec.inputs["data"])
     torch.set_num_threads(spec.runtime["threads"])
-    with process_group(spec.runtime["device"]) as device:
+    with process_group(spec.runtime["device"], found_result=spec.found_result) as device:
         if settings.batch % world_size():
             raise PCDError(f"a batch of {settings.batch} does not divide among {world_size()} processes")
         torch.manual_seed(seed)

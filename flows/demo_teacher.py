@@ -44,7 +44,7 @@ def train(output: Path | None, changes: dict[str, Any]) -> None:
         def compute(number: int, stage: Stage, folder: Path, inputs: dict[str, Path]) -> None:
             reporter.stage_starts(number, 2, stage)
             command = stage_command(stage, write_spec(stage, folder, inputs, runtime), runtime)
-            run_process(command, folder, on_metrics, runtime.stop_seconds)
+            run_process(command, folder, on_metrics, stop_seconds=runtime.stop_seconds)
 
         with store.lock(data):
             drawn = store.find(data)

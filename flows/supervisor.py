@@ -1,4 +1,4 @@
-"""Runs a stage as a process of its own: starts it, follows its metrics, stops it, says how it ended."""
+"""Runs a stage as processes of its own: starts them, follows their progress, stops them, says how they ended."""
 
 import json
 import math
@@ -6,27 +6,46 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Final, Literal
 
+from flows.heartbeat import Heartbeat, Pulse
 from flows.home import home
+from flows.metrics_tail import MetricLine, MetricsTail
 from flows.plan import Stage
+from flows.processes import HOME_MARK, STAGE_MARK, SUPERVISOR_MARK, descendants_of, end_processes, identity, orphans
 from flows.settings import Runtime
-from pcd.errors import PCDError, StageFailedError
+from flows.stall import StallWatch
+from pcd.checkpoint_step import checkpoint_step
+from pcd.errors import PCDError, StageFailedError, StageStoppedError
 from pcd.settings import StageRuntime
-from pcd.stage import EXIT_USER_ERROR, write_json
+from pcd.stage import EXIT_USER_ERROR, remove_needless, write_json
+from pcd.supervised import STOP_SECONDS
 from pcd.teachers.fetch import MIRROR_VARIABLE
 
-__all__ = ["MetricLine", "run_process", "stage_command", "stop_group", "write_spec"]
+__all__ = [
+    "DEVICES", "ENDED", "STOP_REQUEST",
+    "MetricLine", "run_process", "stage_command", "stop_group", "write_spec",
+]  # fmt: skip
 
-MetricLine = dict[str, Any]
-"""One line of metrics.jsonl: step, total, time, and figures."""
+STOP_REQUEST: Final = "stop-requested"
+"""A file of this name in a stage's work folder asks its supervisor to stop it."""
+ENDED: Final = "ended.json"
+"""How the last attempt in a work folder ended, where it left no result."""
+DEVICES: Final = "PCD_DEVICES"
+"""Names of the devices that a stage holds, with commas, in its environment."""
 
 _POLL_SECONDS: Final = 0.2
 _LAST_LINES: Final = 12
 _FOREIGN_TO_STAGES: Final = ("MLFLOW_", "PREFECT_")
+_ROUNDS: Final = 5
+"""How often what is left of a stage is looked for: a process may start another one while it is being killed."""
+
+_Why = Literal["ended", "stopped", "stopped by name", "stalled"]
 
 
 def write_spec(stage: Stage, work: Path, inputs: dict[str, Path], runtime: Runtime) -> Path:
@@ -70,50 +89,198 @@ def stage_command(stage: Stage, spec: Path, runtime: Runtime) -> list[str]:
 
 
 def run_process(
-    command: Sequence[str], work: Path, on_metrics: Callable[[list[MetricLine]], None], stop_seconds: float
+    command: Sequence[str],
+    work: Path,
+    on_metrics: Callable[[list[MetricLine]], None],
+    *,
+    stop_seconds: float,
+    stall_seconds: float = math.inf,
+    stop: threading.Event | None = None,
+    environment: Mapping[str, str] | None = None,
+    on_activity: Callable[[str, int, int], None] | None = None,
 ) -> None:
-    """Run `command` to its end; metrics lines that it writes into `work` are handed on as they come.
+    """Run `command` to its end, in a session of its own; from any thread, several at once.
 
-    On KeyboardInterrupt (or SIGTERM, which the command line turns into one) the process is asked to stop, gets
-    `stop_seconds` for a checkpoint, and is then killed with all its children.
+    Metrics lines that it writes into `work` are handed on as they come. When this returns or raises, none of the
+    stage's processes is left. A stage that has to stop gets `stop_seconds` for a checkpoint, and is then killed: when
+    `stop` is set, when a file `stop-requested` appears in `work`, on KeyboardInterrupt in the main thread, and after
+    `stall_seconds` without a new metrics line, activity or checkpoint and without a longer log.
+
+    Args:
+        environment: laid over ours; PCD_STAGE should be the stage's key (else it is what `work` is named for).
+        on_activity: told of phases without steps: (phase, done, total).
 
     Raises:
         PCDError: the stage met something the user has to mend; its own line.
-        StageFailedError: it ended badly in any other way.
+        StageStoppedError: it was asked to stop, and has no result.
+        StageFailedError: it ended badly in any other way, or showed no progress.
     """
-    log = work / "log.txt"
-    (work / "error.txt").unlink(missing_ok=True)  # of an earlier attempt
+    stop, given = stop or threading.Event(), dict(environment or {})
+    key = given.setdefault(STAGE_MARK, work.name.removeprefix(".work-"))
+    for name in ("error.txt", STOP_REQUEST, ENDED):  # of an earlier attempt
+        (work / name).unlink(missing_ok=True)
+    pulse = Pulse(work, _first_beat(work, key, given))
+    try:
+        _wait_for_predecessors(key, stop_seconds, stop, pulse)
+        if (work / "result.json").exists():  # finished while its supervisor was being killed
+            remove_needless(work)
+            return
+        if stop.is_set():
+            raise StageStoppedError("stopped before it began")
+        with (work / "log.txt").open("ab") as output:
+            process = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+                env=_environment(given, stop_seconds), start_new_session=True,
+            )  # fmt: skip
+        attempt = _Attempt(process, key, work, pulse, on_metrics, on_activity)
+        attempt.follow(stop_seconds, stall_seconds, stop)
+    finally:
+        pulse.end()
+    _judge(attempt, stop_seconds)
+
+
+def _environment(given: Mapping[str, str], stop_seconds: float) -> dict[str, str]:
     # Python finds this project's packages also where it was not installed, and from any folder.
     path = os.pathsep.join([str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
-    environment = {k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN_TO_STAGES)}
-    environment |= {"PCD_SUPERVISOR": str(os.getpid()), "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"}
-    with log.open("ab") as output:
-        process = subprocess.Popen(
-            command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, env=environment,
-            start_new_session=True,
-        )  # fmt: skip
-    metrics = _Tail(work / "metrics.jsonl")
+    kept = {k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN_TO_STAGES)}
+    ours = {SUPERVISOR_MARK: identity(), HOME_MARK: str(home()), STOP_SECONDS: f"{stop_seconds:g}"}
+    return {**kept, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **given, **ours}
+
+
+def _first_beat(work: Path, key: str, environment: Mapping[str, str]) -> Heartbeat:
     try:
-        while process.poll() is None:
-            on_metrics(metrics.new_lines())
-            time.sleep(_POLL_SECONDS)
-    finally:
-        stop_group(process, stop_seconds)  # also behind a stage that ended: its children may not have
-        on_metrics(metrics.new_lines())
-    _judge(process.returncode, work, log)
+        stage = str(json.loads((work / "spec.json").read_text())["stage"])
+    except (OSError, ValueError, KeyError, TypeError):  # a command that is no stage
+        stage = work.name
+    devices = tuple(filter(None, environment.get(DEVICES, "").split(",")))
+    return Heartbeat(stage=stage, key=key, supervisor=identity(), process=identity(), devices=devices)
 
 
-def _judge(returncode: int, work: Path, log: Path) -> None:
-    if returncode == 0 and (work / "result.json").exists():
+def _wait_for_predecessors(key: str, seconds: float, stop: threading.Event, pulse: Pulse) -> None:
+    """Processes of this stage whose supervisor was killed save their checkpoint now: two must not write at once."""
+    left = orphans(home(), key)
+    if left:
+        with (pulse.work / "log.txt").open("a") as file:
+            file.write(f"waiting: {len(left)} processes of an attempt whose pcd was killed are still saving\n")
+        pulse.phase("waiting for an earlier attempt to end")
+    end = time.monotonic() + seconds
+    while left and time.monotonic() < end and not stop.wait(_POLL_SECONDS):
+        pulse.beat()
+        left = orphans(home(), key)
+    end_processes(left, 0)
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """A stage's processes, from their start until none is left."""
+
+    process: subprocess.Popen[bytes]
+    key: str
+    work: Path
+    pulse: Pulse
+    on_metrics: Callable[[list[MetricLine]], None]
+    on_activity: Callable[[str, int, int], None] | None
+    metrics: MetricsTail = field(init=False)
+    watch: StallWatch = field(init=False)
+    why: _Why = "ended"
+    was_killed: bool = False
+
+    def __post_init__(self) -> None:
+        self.metrics, self.watch = MetricsTail(self.work / "metrics.jsonl"), StallWatch(self.work)
+
+    def follow(self, stop_seconds: float, stall_seconds: float, stop: threading.Event) -> None:
+        self.pulse.starts(self.process.pid)
+        try:
+            while self.process.poll() is None and self.why == "ended":
+                self._look()
+                self.why = self._reason_to_stop(stop, stall_seconds)
+                stop.wait(_POLL_SECONDS)
+            if self.why != "ended":
+                self._ask_to_stop(stop_seconds)
+        except BaseException as error:  # Ctrl-C, or a fault of a caller's function; a second Ctrl-C means: now
+            self.why = "stopped"
+            if isinstance(error, Exception):
+                self.on_metrics, self.on_activity = _ignore, None
+            self._ask_to_stop(stop_seconds)
+            raise
+        finally:
+            # Behind a stage that ended by itself, an agent's ranks may still save theirs; there are none as a rule.
+            self._end_all(stop_seconds if self.why == "ended" else 0)
+            self.on_metrics(self.metrics.new_lines())
+
+    def _look(self) -> None:
+        lines = self.metrics.new_lines()
+        self.pulse.steps(lines)
+        activity = self.pulse.new_activity()
+        self.pulse.beat()
+        self.watch.look()
+        self.on_metrics(lines)
+        if activity is not None and self.on_activity is not None:
+            self.on_activity(*activity)
+
+    def _reason_to_stop(self, stop: threading.Event, stall_seconds: float) -> _Why:
+        if stop.is_set():
+            return "stopped"
+        if (self.work / STOP_REQUEST).exists():
+            return "stopped by name"
+        return "stalled" if self.watch.quiet > stall_seconds else "ended"
+
+    def _ask_to_stop(self, seconds: float) -> None:
+        """Of several ranks only the agent is asked, which asks them."""
+        if self.process.poll() is None:
+            self.pulse.phase("stopping")
+            self.process.terminate()
+        end = time.monotonic() + seconds
+        while self.process.poll() is None and time.monotonic() < end:
+            self._look()
+            time.sleep(_POLL_SECONDS / 2)
+        self.was_killed = self.process.poll() is None
+
+    def _end_all(self, seconds: float) -> None:
+        for _ in range(_ROUNDS):
+            left = descendants_of(identity(), self.key)
+            if self.process.poll() is not None and not left:
+                break
+            end_processes(left, seconds)
+            _kill_group(self.process)
+            seconds = 0
+        self.process.wait()
+
+
+def _ignore(lines: list[MetricLine]) -> None:
+    pass
+
+
+def _judge(attempt: _Attempt, stop_seconds: float) -> None:
+    work, log, code = attempt.work, attempt.work / "log.txt", attempt.process.returncode
+    # It is whole or not there: whatever befell the stage behind it, its work was done.
+    if (work / "result.json").exists():
+        remove_needless(work)
+        (work / STOP_REQUEST).unlink(missing_ok=True)
         return
     told = work / "error.txt"
     if told.exists():  # also from under torchrun, which has an exit code of its own
         raise PCDError(told.read_text())
     last = "\n  ".join(log.read_text(errors="replace").splitlines()[-_LAST_LINES:])
-    if returncode == EXIT_USER_ERROR and not last:
+    if code == EXIT_USER_ERROR and not last:
         last = "it said nothing"
-    ended = f"was killed by {signal.Signals(-returncode).name}" if returncode < 0 else f"ended with code {returncode}"
-    raise StageFailedError(f"the stage {ended}; the last lines of {log}:\n  {last}")
+    lines, ended = f"the last lines of {log}:\n  {last}", _how_it_ended(attempt, stop_seconds)
+    write_json(work / ENDED, {"how": ended, "time": time.time()})
+    if attempt.why in ("stopped", "stopped by name"):
+        raise StageStoppedError(f"the stage {ended}", alone=attempt.why == "stopped by name")
+    raise StageFailedError(f"the stage {ended}; {lines}")
+
+
+def _how_it_ended(attempt: _Attempt, stop_seconds: float) -> str:
+    step, code = checkpoint_step(attempt.work), attempt.process.returncode
+    kept = "without a checkpoint" if step is None else f"its checkpoint is of step {step}"
+    killed = f"did not stop within {stop_seconds:g} s and was killed; {kept}"
+    if attempt.why == "stalled":
+        silence = f"showed no sign of progress for {attempt.watch.quiet:.0f} s"
+        return f"{silence}, {killed}" if attempt.was_killed else f"{silence} and was stopped; {kept}"
+    if attempt.why != "ended":
+        return killed if attempt.was_killed else f"was stopped; {kept}"
+    return f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
 
 
 def stop_group(process: subprocess.Popen[bytes], seconds: float) -> None:
@@ -125,31 +292,12 @@ def stop_group(process: subprocess.Popen[bytes], seconds: float) -> None:
     except subprocess.TimeoutExpired:
         pass
     finally:  # a second Ctrl-C in the wait above means: now
-        try:
-            os.killpg(process.pid, signal.SIGKILL)  # the group's id is its first process's
-        except ProcessLookupError:
-            pass
+        _kill_group(process)
         process.wait()
 
 
-class _Tail:
-    """Whole new lines of a growing file. One that was replaced is told from its start; step numbers tell doubles."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self._position, self._inode = (path.stat().st_size, path.stat().st_ino) if path.exists() else (0, 0)
-
-    def new_lines(self) -> list[MetricLine]:
-        try:
-            with self.path.open("rb") as file:
-                number = os.fstat(file.fileno()).st_ino
-                if number != self._inode:  # a resumed stage wrote it anew, without what it has to do again
-                    self._position = 0 if self._inode else self._position
-                    self._inode = number
-                file.seek(self._position)
-                block = file.read()
-        except FileNotFoundError:
-            return []
-        whole = block[: block.rfind(b"\n") + 1]
-        self._position += len(whole)
-        return [json.loads(line) for line in whole.splitlines()]
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    try:
+        os.killpg(process.pid, signal.SIGKILL)  # the group's id is its first process's
+    except ProcessLookupError:
+        pass

@@ -10,7 +10,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from pcd.errors import PCDError
-from pcd.stage import Stopped
+from pcd.stage import Finished, Stopped
 
 __all__ = [
     "any_rank",
@@ -35,11 +35,15 @@ def world_size() -> int:
 
 
 @contextmanager
-def process_group(device: str) -> Iterator[torch.device]:
+def process_group(device: str, *, found_result: bool = False) -> Iterator[torch.device]:
     """Join the ranks that `torchrun` started, if it did, and yield this rank's device.
 
     Args:
         device: "cpu", "cuda", or "auto" for CUDA where there is one.
+        found_result: `Spec.found_result`. What the first rank found the others may not have seen yet, or no longer
+            wait for it: so it is told once all are here.
+
+    Raises Finished on every rank if one of them found a result.
     """
     use_cuda = device == "cuda" or (device == "auto" and torch.cuda.is_available())
     if use_cuda and int(os.environ.get("LOCAL_RANK", "0")) >= torch.cuda.device_count():
@@ -54,6 +58,9 @@ def process_group(device: str) -> Iterator[torch.device]:
         yield local
         return
     dist.init_process_group("nccl" if use_cuda else "gloo")
+    if any(any_rank([found_result], local)):
+        dist.destroy_process_group()
+        raise Finished
     try:
         yield local
     except Stopped:  # all ranks stop in the same step

@@ -4,34 +4,43 @@ A stage knows neither Prefect nor MLflow and can be started by hand: `python -m 
 reads its exit code (below), and its metrics while it runs. `result.json` appears whole or not at all.
 """
 
-import ctypes
-import fcntl
 import json
 import os
 import resource
-import signal
 import sys
 import time
 import traceback
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
 from pydantic import ValidationError
 
+from pcd.checkpoint_step import SIDECAR
 from pcd.errors import PCDError
 from pcd.settings import StageRuntime
+from pcd.supervised import hold_folder, obey_supervisor
 
-__all__ = ["EXIT_STOPPED", "EXIT_USER_ERROR", "Metrics", "Spec", "Stopped", "read_spec", "run_stage", "write_json"]
+__all__ = [
+    "ACTIVITY", "EXIT_STOPPED", "EXIT_USER_ERROR",
+    "Finished", "Metrics", "Spec", "Stopped", "read_spec", "remove_needless", "run_stage", "write_json", "write_text",
+]  # fmt: skip
 
 EXIT_USER_ERROR: Final = 2
 """The user has to mend something; error.txt holds the line to show. Trying again would not help."""
 EXIT_STOPPED: Final = 75
 """Asked to stop, and stopped behind a checkpoint; the same command goes on from there."""
 
-_PR_SET_PDEATHSIG: Final = 1
+ACTIVITY: Final = "activity.json"
+"""What a stage is at where there are no steps to count: {"phase", "done", "total", "time"}; gone when it is done."""
+
+_ACTIVITY_EVERY_SECONDS: Final = 1.0
+
+
+class Finished(Exception):
+    """Raised on every rank when the first one found a result: there is nothing left to do."""
 
 
 class Stopped(Exception):
@@ -79,10 +88,28 @@ class Spec:
     """What cannot change the result: pcd.settings.StageRuntime, and for the teacher stage where files may come from."""
     metrics: Metrics
     stop_requested: bool = field(default=False)
+    found_result: bool = field(default=False)
+    """Whether this rank found one when it began; all have to act alike on it (see pcd.distributed.process_group)."""
+    _activity: tuple[str, float] = field(default=("", 0.0))
 
     @property
     def is_first_rank(self) -> bool:
         return os.environ.get("RANK", "0") == "0"
+
+    def request_stop(self) -> None:
+        self.stop_requested = True
+
+    def activity(self, phase: str, done: int, total: int) -> None:
+        """Tell what the stage is at where it has no steps: `done` of `total` things. Cheap; as often as you like."""
+        last_phase, told_at = self._activity
+        now = time.monotonic()
+        is_news = phase != last_phase or done >= total or now - told_at >= _ACTIVITY_EVERY_SECONDS
+        if self.is_first_rank and is_news:
+            self._activity = phase, now
+            with suppress(OSError):  # a full disk: what matters will say so
+                write_json(
+                    self.out / ACTIVITY, {"phase": phase, "done": done, "total": total, "time": round(time.time(), 3)}
+                )
 
 
 def read_spec(path: Path) -> Spec:
@@ -121,17 +148,15 @@ def run_stage(main: Callable[[Spec], dict[str, Any]]) -> int:
     try:
         spec = read_spec(Path(sys.argv[1]))
         spec.out.mkdir(parents=True, exist_ok=True)
-        _stop_politely(spec)
-        _wait_for_predecessor(spec)
-        if (spec.out / "result.json").exists():  # finished while it was being stopped: there is nothing left to do
-            return 0
-        began = time.time()
+        _begin(spec)
+        began = time.monotonic()
         result = main(spec)
         if spec.is_first_rank:
-            result |= {"seconds": round(time.time() - began, 1), "peak_memory_mb": _peak_memory_mb()}
+            result |= {"seconds": round(time.monotonic() - began, 1), "peak_memory_mb": _peak_memory_mb()}
             write_json(spec.out / "result.json", result)
-            for needless in (*spec.out.glob("checkpoint*.pt"), *spec.out.glob("nonfinite*.pt"), spec.out / "error.txt"):
-                needless.unlink(missing_ok=True)  # only now: until here they were what a retry needs
+            remove_needless(spec.out)  # only now: until here it was what a retry needs
+        return 0
+    except Finished:
         return 0
     except Stopped:
         print("stopped behind a checkpoint", file=sys.stderr)
@@ -167,42 +192,26 @@ def _report(spec: Spec | None, line: str) -> int:
     return EXIT_USER_ERROR
 
 
-def _stop_politely(spec: Spec) -> None:
-    def request_stop(signum: int, frame: FrameType | None) -> None:
-        spec.stop_requested = True
-
-    signal.signal(signal.SIGTERM, request_stop)
-    signal.signal(signal.SIGINT, request_stop)
-    supervisor = os.environ.get("PCD_SUPERVISOR")
-    if supervisor and sys.platform == "linux":
-        # When the supervisor is killed the hard way, nobody else would end this process.
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if not _has_ancestor(int(supervisor)):  # it died before this line was reached
-            raise Stopped
+def _begin(spec: Spec) -> None:
+    if not obey_supervisor(spec.request_stop):
+        raise Stopped
+    if spec.is_first_rank and not hold_folder(spec.out, lambda: not spec.stop_requested, lambda: _say_waiting(spec)):
+        raise Stopped
+    spec.found_result = (spec.out / "result.json").exists()  # it was finished while it was being stopped
+    if spec.found_result and os.environ.get("WORLD_SIZE", "1") == "1":
+        raise Finished
 
 
-def _has_ancestor(pid: int) -> bool:
-    """Whether `pid` is our parent, or our parent's (torchrun stands in between)."""
-    status = Path(f"/proc/{os.getppid()}/stat").read_text()
-    return pid in (os.getppid(), int(status.rpartition(")")[2].split()[1]))
+def _say_waiting(spec: Spec) -> None:
+    print(f"waiting: another process still writes to {spec.out}", flush=True)
+    spec.activity("waiting for another process to leave the folder", 0, 1)
 
 
-def _wait_for_predecessor(spec: Spec) -> None:
-    """A process whose supervisor was killed may still be saving its checkpoint here: two must not write at once."""
-    if spec.is_first_rank:
-        folder = os.open(spec.out, os.O_RDONLY)  # left open: the lock goes with the process
-        while not _lock(folder):
-            if spec.stop_requested:
-                raise Stopped
-            time.sleep(0.2)
-
-
-def _lock(folder: int) -> bool:
-    try:
-        fcntl.flock(folder, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    return True
+def remove_needless(out: Path) -> None:
+    """What nobody needs any more once there is a result: checkpoints, captures, the line of an earlier error."""
+    for pattern in ("checkpoint*.pt", SIDECAR, "nonfinite*.pt", "error.txt", ACTIVITY):
+        for path in out.glob(pattern):
+            path.unlink(missing_ok=True)
 
 
 def _peak_memory_mb() -> int:

@@ -51,7 +51,7 @@ def pretrain(spec: Spec) -> dict[str, Any]:
     settings = PretrainSettings.model_validate(spec.settings["pretrain"])
     seed: int = spec.settings["seed"]
     torch.set_num_threads(spec.runtime["threads"])
-    with process_group(spec.runtime["device"]) as device:
+    with process_group(spec.runtime["device"], found_result=spec.found_result) as device:
         source = open_pool(spec.inputs["data"])
         plan = plan_steps(settings, len(source), world_size())
         teacher, student = build_pair(spec.inputs["teacher"], spec.settings["teacher"], settings, seed)

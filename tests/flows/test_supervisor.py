@@ -22,7 +22,7 @@ def _ignore(lines: list[MetricLine]) -> None:
 def _run(
     work: Path, code: str, on_metrics: Callable[[list[MetricLine]], None] = _ignore, stop_seconds: float = 5
 ) -> None:
-    run_process([sys.executable, "-c", code, str(work)], work, on_metrics, stop_seconds)
+    run_process([sys.executable, "-c", code, str(work)], work, on_metrics, stop_seconds=stop_seconds)
 
 
 _DONE = "import sys, pathlib; work = pathlib.Path(sys.argv[1]); (work / 'result.json').write_text('{}');"

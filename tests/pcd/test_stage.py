@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from pcd.errors import PCDError
+from pcd.process_identity import identity
 from pcd.stage import EXIT_STOPPED, EXIT_USER_ERROR, Metrics, Spec, read_spec, write_json
 from tests.pcd.slow_parameters import slow_but
 
 STAGE = """
 import sys, time
 from pcd.errors import PCDError
+from pcd.process_identity import identity
 from pcd.stage import Stopped, run_stage
 
 def main(spec):
@@ -161,7 +163,8 @@ def test_a_supervised_stage_stops_when_its_parent_is_killed(
 ) -> None:
     log = tmp_path / "log.txt"
     parent = (
-        "import os, subprocess, sys; os.environ['PCD_SUPERVISOR'] = str(os.getpid());"
+        "import os, subprocess, sys; from pcd.process_identity import identity;"
+        "os.environ['PCD_SUPERVISOR'] = identity();"
         f"f = open({str(log)!r}, 'w'); subprocess.run(sys.argv[1:], stdout=f, stderr=f)"
     )
     with subprocess.Popen([sys.executable, "-c", parent, *command("wait")], env=stage_environment) as process:
@@ -171,9 +174,10 @@ def test_a_supervised_stage_stops_when_its_parent_is_killed(
 
 
 def test_a_supervised_stage_whose_parent_is_gone_already_does_not_begin(run: Run, out: Path) -> None:
-    with subprocess.Popen([sys.executable, "-c", ""]) as gone:
-        pass
-    assert run("succeed", PCD_SUPERVISOR=str(gone.pid)).returncode == EXIT_STOPPED
+    with subprocess.Popen(["sleep", "60"]) as gone:
+        mark = identity(gone.pid)
+        gone.kill()
+    assert run("succeed", PCD_SUPERVISOR=mark).returncode == EXIT_STOPPED
     assert not (out / "result.json").exists()
 
 
