@@ -27,7 +27,7 @@ from flows.processes import descendants_of, end_processes, identity
 from flows.progress import describe_plan, make_reporter
 from flows.publisher import Publisher
 from flows.reconcile import reconcile
-from flows.run_record import RunRecord, write_record
+from flows.run_record import NOT_ASKED_FOR, RunRecord, write_record
 from flows.runner import NoProgressError, Runner
 from flows.selection import select
 from flows.settings import Benchmark
@@ -247,7 +247,7 @@ def _aggregate_what_there_is(
 def _why_missing(cell: Stage, plan: Plan, failures: dict[str, Exception]) -> str:
     """Its own failure, or that of a stage that it needs."""
     if cell.id not in {stage.id for stage in plan.stages}:
-        return "not asked for"
+        return NOT_ASKED_FOR
     needs = [cell.id, *cell.inputs.values()]
     causes = [f"{stage}: {_first_line(failures[stage])}" for stage in needs if stage in failures]
     return "; ".join(causes) or "a stage that it needs failed"

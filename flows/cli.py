@@ -58,19 +58,29 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for mac
 @main.command()
 @click.argument("profile")
 @_set
+@click.option("--only", multiple=True, metavar="PATTERN", help="Only these cells, such as 'pcd.*.seed0'.")
+@click.option("--from", "from_stage", metavar="STAGE", help="Compute this stage anew, and all behind it.")
+@click.option("--fresh", is_flag=True, help="Compute every stage anew.")
 @_json
-def run(profile: str, overrides: tuple[str, ...], as_json: bool) -> None:
+def run(
+    profile: str, overrides: tuple[str, ...], only: tuple[str, ...], from_stage: str | None, fresh: bool, as_json: bool
+) -> None:
     """Run a benchmark: PROFILE is demo, smoke, paper, or a YAML file.
 
-    Stages that are in the store are not run again; an interrupted one goes on from its last checkpoint.
+    Stages that are in the store are not run again; an interrupted one goes on from its last checkpoint. Where a cell
+    fails the others go on; the table names it as a hole, and the exit code is 1.
     """
     from flows.profiles import load_profile
     from flows.run import run_benchmark
+    from flows.run_record import NOT_ASKED_FOR
 
     settings = load_profile(profile, overrides)
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):  # progress must not stand in the JSON
-        record = run_benchmark(settings)
+        record = run_benchmark(settings, only=only, from_stage=from_stage, fresh=fresh)
     _show(record, as_json)
+    if any(reason != NOT_ASKED_FOR for reason in record.holes.values()):
+        click.echo("error: the table has holes; the same command runs only what is missing", err=True)
+        sys.exit(1)
 
 
 @main.command()

@@ -3,13 +3,16 @@
 import json
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from flows.home import home, tracking_uri
 from flows.plan import Plan
 from pcd.stage import write_json
 
-__all__ = ["RunRecord", "find_record", "latest_record", "record_since", "write_record"]
+__all__ = ["NOT_ASKED_FOR", "RunRecord", "find_record", "latest_record", "record_since", "write_record"]
+
+NOT_ASKED_FOR: Final = "not asked for"
+"""Why a cell is a hole that `--only` left out: no failure."""
 
 
 @dataclass(frozen=True, slots=True)
