@@ -89,19 +89,19 @@ class Pulse:
         if lines:
             self._progress("steps", int(lines[-1]["step"]), int(lines[-1]["total"]))
 
-    def new_activity(self) -> tuple[str, int, int] | None:
-        """(phase, done, total) if the stage has written another one since."""
+    def new_activity(self) -> dict[str, Any] | None:
+        """If the stage has told another one since: phase, step and total of it, and its time."""
         signature = _signature(self.work / ACTIVITY)
         if signature is None or signature == self._activity:
             return None
         self._activity = signature
         try:
             told = json.loads((self.work / ACTIVITY).read_text())
-            activity = str(told["phase"]), int(told["done"]), int(told["total"])
+            phase, done, total = str(told["phase"]), int(told["done"]), int(told["total"])
         except (OSError, ValueError, KeyError, TypeError):
             return None
-        self._progress(*activity)
-        return activity
+        self._progress(phase, done, total)
+        return {"phase": phase, "step": done, "total": total, "time": told.get("time", 0.0)}
 
     def beat(self, *, at_once: bool = False) -> None:
         """Write the file, if it is time. That it cannot be written is no reason to end a stage."""

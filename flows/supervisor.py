@@ -1,6 +1,5 @@
 """Runs a stage as processes of its own: starts them, follows their progress, stops them, says how they ended."""
 
-import json
 import math
 import os
 import signal
@@ -13,8 +12,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+from flows.devices import DEVICES, Devices
 from flows.heartbeat import Heartbeat, Pulse
 from flows.home import home
+from flows.inventory import cores
 from flows.metrics_tail import MetricLine, MetricsTail
 from flows.plan import Stage
 from flows.processes import HOME_MARK, STAGE_MARK, SUPERVISOR_MARK, descendants_of, end_processes, identity, orphans
@@ -28,7 +29,7 @@ from pcd.supervised import STOP_SECONDS
 from pcd.teachers.fetch import MIRROR_VARIABLE
 
 __all__ = [
-    "DEVICES", "ENDED", "STOP_REQUEST",
+    "ENDED", "STOP_REQUEST",
     "MetricLine", "run_process", "stage_command", "stop_group", "write_spec",
 ]  # fmt: skip
 
@@ -36,8 +37,6 @@ STOP_REQUEST: Final = "stop-requested"
 """A file of this name in a stage's work folder asks its supervisor to stop it."""
 ENDED: Final = "ended.json"
 """How the last attempt in a work folder ended, where it left no result."""
-DEVICES: Final = "PCD_DEVICES"
-"""Names of the devices that a stage holds, with commas, in its environment."""
 
 _POLL_SECONDS: Final = 0.2
 _LAST_LINES: Final = 12
@@ -48,7 +47,11 @@ _ROUNDS: Final = 5
 _Why = Literal["ended", "stopped", "stopped by name", "stalled"]
 
 
-def write_spec(stage: Stage, work: Path, inputs: dict[str, Path], runtime: Runtime) -> Path:
+def write_spec(
+    stage: Stage, work: Path, inputs: dict[str, Path], runtime: Runtime, devices: Devices | None = None
+) -> Path:
+    """`devices`: what the stage was given; without, the whole machine."""
+    alone = max(1, cores() // (runtime.processes if stage.distributed else 1))
     spec = {
         "stage": stage.id,
         "title": stage.id,
@@ -57,7 +60,7 @@ def write_spec(stage: Stage, work: Path, inputs: dict[str, Path], runtime: Runti
         "out": str(work),
         "runtime": {
             **runtime.model_dump(mode="json", include=set(StageRuntime.model_fields)),
-            "threads": runtime.threads or max(1, _cores() // (runtime.processes if stage.distributed else 1)),
+            "threads": runtime.threads or (devices.threads if devices else alone),
             "home": str(home()),
             "teacher_mirror": os.environ.get(MIRROR_VARIABLE),
             **(stage.runtime or {}),
@@ -66,11 +69,6 @@ def write_spec(stage: Stage, work: Path, inputs: dict[str, Path], runtime: Runti
     path = work / "spec.json"
     write_json(path, spec)
     return path
-
-
-def _cores() -> int:
-    """Those that we may use: a container or a batch system may give fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def stage_command(stage: Stage, spec: Path, runtime: Runtime) -> list[str]:
@@ -95,31 +93,36 @@ def run_process(
     *,
     stop_seconds: float,
     stall_seconds: float = math.inf,
+    stage: Stage | None = None,
     stop: threading.Event | None = None,
     environment: Mapping[str, str] | None = None,
-    on_activity: Callable[[str, int, int], None] | None = None,
 ) -> None:
     """Run `command` to its end, in a session of its own; from any thread, several at once.
 
-    Metrics lines that it writes into `work` are handed on as they come. When this returns or raises, none of the
-    stage's processes is left. A stage that has to stop gets `stop_seconds` for a checkpoint, and is then killed: when
-    `stop` is set, when a file `stop-requested` appears in `work`, on KeyboardInterrupt in the main thread, and after
-    `stall_seconds` without a new metrics line, activity or checkpoint and without a longer log.
+    Metrics lines that it writes into `work` are handed on as they come; of phases without steps, lines with `phase`.
+    When this returns or raises, none of the stage's processes is left. A stage that has to stop gets `stop_seconds` for
+    a checkpoint, and is then killed: when `stop` is set, when a file `stop-requested` appears in `work`, on
+    KeyboardInterrupt in the main thread, and after `stall_seconds` without a new metrics line, activity or checkpoint
+    and without a longer log.
 
     Args:
-        environment: laid over ours; PCD_STAGE should be the stage's key (else it is what `work` is named for).
-        on_activity: told of phases without steps: (phase, done, total).
+        stage: whose id and key mark the processes and the heartbeat; without it, what `work` is named for.
+        environment: laid over ours.
 
     Raises:
         PCDError: the stage met something the user has to mend; its own line.
         StageStoppedError: it was asked to stop, and has no result.
         StageFailedError: it ended badly in any other way, or showed no progress.
     """
-    stop, given = stop or threading.Event(), dict(environment or {})
-    key = given.setdefault(STAGE_MARK, work.name.removeprefix(".work-"))
+    stop, environment = stop or threading.Event(), environment or {}
+    key = stage.key if stage else work.name.removeprefix(".work-")
+    devices = tuple(filter(None, environment.get(DEVICES, "").split(",")))
+    beat = Heartbeat(
+        stage=stage.id if stage else work.name, key=key, supervisor=identity(), process=identity(), devices=devices
+    )
     for name in ("error.txt", STOP_REQUEST, ENDED):  # of an earlier attempt
         (work / name).unlink(missing_ok=True)
-    pulse = Pulse(work, _first_beat(work, key, given))
+    pulse = Pulse(work, beat)
     try:
         _wait_for_predecessors(key, stop_seconds, stop, pulse)
         if (work / "result.json").exists():  # finished while its supervisor was being killed
@@ -130,30 +133,21 @@ def run_process(
         with (work / "log.txt").open("ab") as output:
             process = subprocess.Popen(
                 command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                env=_environment(given, stop_seconds), start_new_session=True,
+                env=_environment(environment, key, stop_seconds), start_new_session=True,
             )  # fmt: skip
-        attempt = _Attempt(process, key, work, pulse, on_metrics, on_activity)
+        attempt = _Attempt(process, key, work, pulse, on_metrics)
         attempt.follow(stop_seconds, stall_seconds, stop)
     finally:
         pulse.end()
     _judge(attempt, stop_seconds)
 
 
-def _environment(given: Mapping[str, str], stop_seconds: float) -> dict[str, str]:
+def _environment(given: Mapping[str, str], key: str, stop_seconds: float) -> dict[str, str]:
     # Python finds this project's packages also where it was not installed, and from any folder.
     path = os.pathsep.join([str(Path(__file__).parent.parent), *filter(None, [os.environ.get("PYTHONPATH")])])
     kept = {k: v for k, v in os.environ.items() if not k.startswith(_FOREIGN_TO_STAGES)}
-    ours = {SUPERVISOR_MARK: identity(), HOME_MARK: str(home()), STOP_SECONDS: f"{stop_seconds:g}"}
-    return {**kept, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **given, **ours}
-
-
-def _first_beat(work: Path, key: str, environment: Mapping[str, str]) -> Heartbeat:
-    try:
-        stage = str(json.loads((work / "spec.json").read_text())["stage"])
-    except (OSError, ValueError, KeyError, TypeError):  # a command that is no stage
-        stage = work.name
-    devices = tuple(filter(None, environment.get(DEVICES, "").split(",")))
-    return Heartbeat(stage=stage, key=key, supervisor=identity(), process=identity(), devices=devices)
+    marks = {SUPERVISOR_MARK: identity(), STAGE_MARK: key, HOME_MARK: str(home())}
+    return {**kept, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1", **given, **marks, STOP_SECONDS: f"{stop_seconds:g}"}
 
 
 def _wait_for_predecessors(key: str, seconds: float, stop: threading.Event, pulse: Pulse) -> None:
@@ -179,7 +173,6 @@ class _Attempt:
     work: Path
     pulse: Pulse
     on_metrics: Callable[[list[MetricLine]], None]
-    on_activity: Callable[[str, int, int], None] | None
     metrics: MetricsTail = field(init=False)
     watch: StallWatch = field(init=False)
     why: _Why = "ended"
@@ -200,7 +193,7 @@ class _Attempt:
         except BaseException as error:  # Ctrl-C, or a fault of a caller's function; a second Ctrl-C means: now
             self.why = "stopped"
             if isinstance(error, Exception):
-                self.on_metrics, self.on_activity = _ignore, None
+                self.on_metrics = _ignore
             self._ask_to_stop(stop_seconds)
             raise
         finally:
@@ -214,9 +207,7 @@ class _Attempt:
         activity = self.pulse.new_activity()
         self.pulse.beat()
         self.watch.look()
-        self.on_metrics(lines)
-        if activity is not None and self.on_activity is not None:
-            self.on_activity(*activity)
+        self.on_metrics(lines + ([activity] if activity else []))
 
     def _reason_to_stop(self, stop: threading.Event, stall_seconds: float) -> _Why:
         if stop.is_set():

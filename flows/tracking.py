@@ -77,7 +77,9 @@ class Tracker:
         self._log_params(self.run_id, _flatten(self._run.settings))
         environment = dict(self._run.environment)
         difference = environment.pop("git_diff", None)
-        self._set_tags(self.run_id, {**self._run.tags, "mlflow.source.git.commit": environment.get("git_commit") or "?"})
+        self._set_tags(
+            self.run_id, {**self._run.tags, "mlflow.source.git.commit": environment.get("git_commit") or "?"}
+        )
         self._client.log_dict(self.run_id, self._run.settings, "benchmark.json")
         self._client.log_dict(self.run_id, environment, "environment.json")
         if difference:
