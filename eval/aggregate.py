@@ -34,7 +34,8 @@ def aggregate(spec: Spec) -> dict[str, Any]:
     draw_losses(curves, spec.out / "losses.png")
     first_seed = [c for c in cells if c.seed == cells[0].seed]
     predictions = {c.cell: spec.inputs[f"finetune:{c.cell}"] / "predictions.json" for c in first_seed}
-    draw_gallery(read_data_set(spec.inputs["data"]).val, predictions, spec.out / "detections.png")
+    data = read_data_set(spec.inputs["data"], spec.runtime.get("data_places"))
+    draw_gallery(data.val, predictions, spec.out / "detections.png")
     return {"cells": len(cells), "arms": len(by_arm), "tables": ["cells.csv", "arms.csv", "ap_table.json"]}
 
 

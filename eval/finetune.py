@@ -31,7 +31,7 @@ def finetune(spec: Spec) -> dict[str, Any]:
 
     settings = FinetuneSettings.model_validate(spec.settings["finetune"])
     seed: int = spec.settings["seed"]
-    data = read_data_set(spec.inputs["data"])
+    data = read_data_set(spec.inputs["data"], spec.runtime.get("data_places"))
     torch.set_num_threads(spec.runtime["threads"])
     with process_group(spec.runtime["device"], found_result=spec.found_result) as device:
         if settings.batch % world_size():

@@ -15,11 +15,12 @@ from typing import Any
 from PIL import Image
 
 from eval.coco_check import check_coco
-from eval.data import DataSet, Split, pool_hash, write_data_set
+from eval.data import DataSet, Split, write_data_set
 from eval.settings import CocoData, DataStageSettings, ShapesData
 from eval.shapes import CLASS_NAMES, coco_annotation, draw_scene
 from pcd.errors import PCDError
-from pcd.image_sources import POOL_INDEX, ShardImages, open_images
+from pcd.image_folder import scan_images, scan_pool
+from pcd.image_sources import open_listing, save_index
 from pcd.stage import Spec, Stopped, run_stage, write_json
 
 __all__ = ["prepare_data"]
@@ -58,7 +59,8 @@ def _draw_shapes(spec: Spec, settings: ShapesData) -> DataSet:
             annotation["id"] = number
         write_json(spec.out / f"{split}.json", coco[split])
     train, val = (Split(spec.out / s, spec.out / f"{s}.json") for s in ("train", "val"))
-    return _summarise("shapes", spec.out / "pool", train, val, coco["train"], coco["val"], settings.pool)
+    pool, fingerprint = spec.out / "pool", scan_images(spec.out / "pool").fingerprint()
+    return _summarise("shapes", pool, fingerprint, train, val, coco["train"], coco["val"], settings.pool)
 
 
 def _blocks(images: int) -> Iterator[range]:
@@ -87,9 +89,9 @@ def _empty_coco() -> dict[str, Any]:
 
 
 def _check_own(spec: Spec, settings: CocoData) -> DataSet:
-    pool = open_images(settings.pool, spec.runtime["threads"])
-    if isinstance(pool, ShardImages):
-        pool.index.save(spec.out / POOL_INDEX)
+    listing = scan_pool(settings.pool)
+    pool = open_listing(listing, spec.runtime["threads"])
+    save_index(pool, listing, spec.out)
     train = check_coco(settings.train_annotations, settings.train_images)
     val = check_coco(settings.val_annotations, settings.val_images)
     if train["categories"] != val["categories"]:
@@ -100,6 +102,7 @@ def _check_own(spec: Spec, settings: CocoData) -> DataSet:
     return _summarise(
         settings.train_annotations.stem,
         settings.pool,
+        listing.fingerprint(),
         Split(settings.train_images, settings.train_annotations),
         Split(settings.val_images, settings.val_annotations),
         train,
@@ -109,14 +112,15 @@ def _check_own(spec: Spec, settings: CocoData) -> DataSet:
 
 
 def _summarise(
-    name: str, pool: Path, train: Split, val: Split, train_coco: dict[str, Any], val_coco: dict[str, Any], images: int
-) -> DataSet:
+    name: str, pool: Path, fingerprint: str, train: Split, val: Split, train_coco: dict[str, Any],
+    val_coco: dict[str, Any], images: int,
+) -> DataSet:  # fmt: skip
     for labelled, coco in ((train, train_coco), (val, val_coco)):
         if all(annotation["iscrowd"] for annotation in coco["annotations"]):
             raise PCDError(
                 f"{labelled.annotations} has no object that is not a crowd; nothing can be learnt or measured"
             )
-    digest = hashlib.sha256(pool_hash(pool).encode())
+    digest = hashlib.sha256(fingerprint.encode())
     for coco in (train_coco, val_coco):
         digest.update(json.dumps(coco, sort_keys=True).encode())
     counts = {"pool": images}

@@ -2,18 +2,18 @@
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-from eval.data import MISSING, InputFiles, file_hash, input_files
-from flows.home import home
+from eval.settings import CocoData
+from flows.input_files import InputFiles, data_files, teacher_files
 from flows.keys import key_of, key_parts
+from flows.matrix import changed
 from flows.settings import Benchmark
-from pcd.settings import flat_settings
-from pcd.teachers.pins import is_known_file, replaced_hash
+from flows.table_notes import table_notes
 from pcd.teachers.registry import TEACHERS
 
-__all__ = ["Plan", "Stage", "StageKind", "make_plan"]
+__all__ = ["Plan", "Stage", "StageKind", "make_plan", "partial_aggregate"]
 
 StageKind = Literal["teacher", "data", "pretrain", "finetune", "aggregate"]
 
@@ -98,8 +98,7 @@ def make_plan(benchmark: Benchmark) -> Plan:
     def add(
         kind: StageKind, settings: Mapping[str, Any], *, suffix: str = "", inputs: Mapping[str, str] | None = None,
         keyed: Mapping[str, Any] | None = None, files: InputFiles | None = None, distributed: bool = False,
-        runtime: dict[str, Any] | None = None,
-        **labels: str,
+        runtime: dict[str, Any] | None = None, **labels: str,
     ) -> str:  # fmt: skip
         inputs, stage_id = dict(inputs or {}), kind + (f":{suffix}" if suffix else "")
         keys, outside = {name: stages[of].key for name, of in inputs.items()}, files or InputFiles({})
@@ -110,82 +109,103 @@ def make_plan(benchmark: Benchmark) -> Plan:
         )  # fmt: skip
         return stage_id
 
-    pretrain, student = benchmark.pretrain.model_dump(mode="json"), benchmark.pretrain.student
     data_settings = {"data": benchmark.data.model_dump(mode="json")}
-    data = add("data", data_settings, files=input_files(benchmark.data))
-    if "pcd" in benchmark.arms:
+    data = add("data", data_settings, keyed=_without_places(benchmark), files=data_files(benchmark.data))
+    places = _places(benchmark)
+    matrix, student = benchmark.cells, benchmark.pretrain.student
+    if any(cell.pretrain for cell in matrix):
         # Where the file comes from may differ between machines, and what people say of it may be mended.
         entry = {k: v for k, v in TEACHERS[benchmark.teacher].describe().items() if k not in _SAID_OF_A_TEACHER}
         teacher = add(
-            "teacher", {"teacher": benchmark.teacher, "entry": entry}, files=_teacher_files(benchmark),
+            "teacher", {"teacher": benchmark.teacher, "entry": entry},
+            files=teacher_files(TEACHERS[benchmark.teacher], benchmark.teacher_file),
             runtime={"teacher_file": str(benchmark.teacher_file) if benchmark.teacher_file else None},
         )  # fmt: skip
 
     cells = []
-    for arm in benchmark.arms:
-        for seed in benchmark.seeds:
-            cell_inputs, pretrained = {"data": data}, None
-            if arm == "pcd":
-                pretrained = f"{arm}.seed{seed}"
-                cell_inputs["backbone"] = add(
-                    "pretrain", {"pretrain": pretrain, "teacher": benchmark.teacher, "seed": seed}, suffix=pretrained,
-                    inputs={"data": data, "teacher": teacher}, distributed=True, arm=arm, seed=str(seed),
-                )  # fmt: skip
-            for protocol, finetune in benchmark.protocols.items():
-                cell = f"{arm}.{protocol}.seed{seed}"
-                settings = {"finetune": finetune.model_dump(mode="json"), "student": student, "seed": seed}
+    for cell in matrix:
+        cell_inputs = {"data": data}
+        if cell.pretrain:
+            stage_id = f"pretrain:{cell.pretrain}"
+            if stage_id not in stages:
+                pretrain = changed(benchmark.pretrain, benchmark.overrides, stage_id)
                 add(
-                    "finetune", settings, suffix=cell, inputs=cell_inputs, distributed=True,
-                    arm=arm, protocol=protocol, seed=str(seed),
+                    "pretrain", {"pretrain": pretrain, "teacher": benchmark.teacher, "seed": cell.seed},
+                    suffix=cell.pretrain, inputs={"data": data, "teacher": teacher}, distributed=True, runtime=places,
+                    arm=cell.arm, seed=str(cell.seed),
                 )  # fmt: skip
-                cells.append({"cell": cell, "arm": arm, "protocol": protocol, "seed": seed, "pretrain": pretrained})
+            cell_inputs["backbone"] = stage_id
+        if cell.protocol:
+            finetune = changed(benchmark.protocols[cell.protocol], benchmark.overrides, f"finetune:{cell.id}")
+            add(
+                "finetune", {"finetune": finetune, "student": student, "seed": cell.seed}, suffix=cell.id,
+                inputs=cell_inputs, distributed=True, runtime=places,
+                arm=cell.arm, protocol=cell.protocol, seed=str(cell.seed),
+            )  # fmt: skip
+            record = {"cell": cell.id, "arm": cell.arm, "protocol": cell.protocol, "seed": cell.seed}
+            cells.append(record | {"pretrain": cell.pretrain})
 
     inputs = {stage.id: stage.id for stage in stages.values() if stage.kind in ("finetune", "pretrain")}
     aggregate = {
         "benchmark": benchmark.name,
         "baseline": benchmark.baseline,
         "cells": cells,
-        "notes": _notes(benchmark),
+        "notes": table_notes(benchmark),
     }
     if cells:
-        add("aggregate", aggregate, inputs={"data": data, **inputs})
+        add("aggregate", aggregate, inputs={"data": data, **inputs}, runtime=places)
     return Plan(benchmark, tuple(stages.values()))
 
 
-def _teacher_files(benchmark: Benchmark) -> InputFiles:
-    """SHA-256 of the user's own file; else of a pinned file that took another one's place, whose results are stale.
+def _without_places(benchmark: Benchmark) -> dict[str, Any]:
+    """The data stage's settings as its key has them: where the user's own data lie is this machine's affair."""
+    if isinstance(benchmark.data, CocoData):
+        # The name of the annotations' file names the data set in what the stage leaves.
+        return {"data": {"kind": benchmark.data.kind, "name": benchmark.data.train_annotations.stem}}
+    return {"data": benchmark.data.model_dump(mode="json")}
 
-    An own file that is the one which would be fetched counts as that one.
+
+def _places(benchmark: Benchmark) -> dict[str, Any] | None:
+    """For the runtime of stages that read the user's own data: the data stage may have run where they lay elsewhere."""
+    if not isinstance(benchmark.data, CocoData):
+        return None
+    return {"data_places": benchmark.data.model_dump(mode="json", exclude={"kind"})}
+
+
+def partial_aggregate(plan: Plan, holes: Mapping[str, str]) -> Stage | None:
+    """The aggregate stage over the cells that there are, which names the others; its key is not the whole one's.
+
+    Args:
+        holes: stage id to the reason why it is not there, such as "failed: …". A stage without an entry of its own is a
+            hole where one that it reads is, for the same reason.
+
+    Returns:
+        The plan's own aggregate stage if nothing is a hole; None if no cell is left, or the plan has no table.
     """
-    replaced = replaced_hash(benchmark.teacher, home())
-    fetched = InputFiles({"teacher": replaced} if replaced else {})
-    if benchmark.teacher_file is None:
-        return fetched
-    try:
-        sha256 = file_hash(benchmark.teacher_file)
-    except OSError as error:
-        line = f"teacher_file {benchmark.teacher_file} cannot be read ({error.strerror}); give the publisher's file"
-        return InputFiles({"teacher": MISSING}, (line,))
-    return fetched if is_known_file(TEACHERS[benchmark.teacher], sha256, home()) else InputFiles({"teacher": sha256})
+    if not plan.has_table:
+        return None
+    whole, reasons = plan.stages[-1], _with_those_behind(plan, holes)
+    by_id = {stage.id: stage for stage in plan.stages}
+    kept, lost = [], []
+    for cell in whole.settings["cells"]:
+        reason = reasons.get(f"finetune:{cell['cell']}")
+        kept += [cell] if reason is None else []
+        lost += [] if reason is None else [cell | {"reason": reason}]
+    if not (kept and lost):
+        return whole if kept else None
+    wanted = ["data", *(f"finetune:{cell['cell']}" for cell in kept)]
+    wanted += dict.fromkeys(f"pretrain:{cell['pretrain']}" for cell in kept if cell["pretrain"])
+    inputs = {name: of for name, of in whole.inputs.items() if name in set(wanted)}
+    settings = whole.settings | {"cells": kept, "holes": lost}
+    parts = key_parts(settings, {name: by_id[of].key for name, of in inputs.items()}, {}, whole.module)
+    return replace(whole, settings=settings, inputs=inputs, parts=parts, key=key_of(parts))
 
 
-def _notes(benchmark: Benchmark) -> list[str]:
-    """What stands under the table: on whose word each of the method's settings rests."""
-    marked: dict[str, list[str]] = {"abstract": [], "code": [], "ours": []}
-    for name, (value, mark) in flat_settings(benchmark.pretrain).items():
-        marked[mark].append(f"{name} {value}")
-    sources = (
-        ("abstract", "Settings that the paper's abstract states"),
-        ("code", "Settings of the authors' released code (allo-rene/pcd@6b0ad4d)"),
-        ("ours", "Settings of ours, where neither says or this profile departs from them"),
-    )
-    notes = [f"{text}: {', '.join(marked[mark])}." for mark, text in sources if marked[mark]]
-    if "pcd" in benchmark.arms:
-        entry = TEACHERS[benchmark.teacher]
-        terms = "not for commercial use" if entry.noncommercial else "commercial use allowed"
-        notes.append(f"Teacher: {entry.title}; licence of its weights {entry.licence}, {terms}.")
-    if benchmark.data.kind == "shapes":
-        notes.append("Data: the procedural set `shapes`; these AP values say nothing about COCO.")
-    if len(benchmark.seeds) == 1:
-        notes.append("One seed: differences between arms within the spread of seeds cannot be told from chance.")
-    return notes
+def _with_those_behind(plan: Plan, holes: Mapping[str, str]) -> dict[str, str]:
+    """Every stage that is a hole, or reads one, to the reason: the first one's, with its id."""
+    reasons, causes = dict(holes), {stage: f"{stage} {reason}" for stage, reason in holes.items()}
+    for stage in plan.stages:
+        for source in stage.inputs.values():
+            if source in causes and stage.id not in causes:
+                reasons[stage.id] = causes[stage.id] = causes[source]
+    return reasons

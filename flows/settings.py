@@ -3,13 +3,14 @@
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import AfterValidator, BaseModel, Field, JsonValue, model_validator
 
 from eval.settings import DETECTOR_STUDENTS, DataSettings, FinetuneSettings, ShapesData
+from flows.matrix import PRETRAINED_ARMS, Cell, cells_of, check_overrides
 from pcd.settings import PretrainSettings, Settings, StageRuntime, setting
 from pcd.teachers.registry import TEACHERS
 
-__all__ = ["ArmName", "Benchmark", "Runtime"]
+__all__ = ["ArmName", "Benchmark", "ExtraCell", "Runtime"]
 
 ArmName = Literal["pcd", "random"]
 """How a backbone came to be: PCD pre-training, or torchvision's random initialisation."""
@@ -44,6 +45,14 @@ class Runtime(StageRuntime):
         return self
 
 
+class ExtraCell(Settings):
+    """A cell beyond the product of the axes."""
+
+    arm: ArmName = Field(description="how its backbone came to be; may be one that `arms` does not name")
+    protocol: ReadableName = Field(description="one of `protocols`")
+    seed: Seed = Field(description="may be one that `seeds` does not name")
+
+
 class Benchmark(Settings):
     """Arms x protocols x seeds on one data set with one teacher."""
 
@@ -55,6 +64,17 @@ class Benchmark(Settings):
     )
     seeds: tuple[Seed, ...] = Field(
         (0,), min_length=1, description="each arm is pre-trained and fine-tuned once per seed"
+    )
+    exclude: tuple[str, ...] = Field(
+        (),
+        description="cells of the product that are left out, by patterns on their ids arm.protocol.seedN, such as "
+        "random.*.seed2",
+    )
+    include: tuple[ExtraCell, ...] = Field((), description="cells beyond the product: arm, protocol and seed of each")
+    overrides: dict[str, dict[str, JsonValue]] = Field(
+        {},
+        description="departures of single stages: a pattern on stage ids (pretrain:arm.seedN, "
+        "finetune:arm.protocol.seedN) to dotted settings of that stage and their values; named under the table",
     )
     teacher: str = setting("mocov3_r50_1000", "name in the teacher registry", "ours")
     teacher_file: Annotated[Path, AfterValidator(_absolute)] | None = Field(
@@ -75,9 +95,31 @@ class Benchmark(Settings):
         return self
 
     @model_validator(mode="after")
-    def _student_fits_a_detector(self) -> "Benchmark":
-        if not self.protocols and "pcd" not in self.arms:
+    def _matrix_is_sound(self) -> "Benchmark":
+        if not self.protocols and not (PRETRAINED_ARMS & set(self.arms)):
             raise ValueError("without protocols and without the arm pcd there is nothing to do")
+        settings = self.stage_settings()
+        check_overrides(self.overrides, settings)
+        return self
+
+    @property
+    def cells(self) -> tuple[Cell, ...]:
+        """In the order in which they are run and shown."""
+        extra = [Cell(cell.arm, cell.protocol, cell.seed) for cell in self.include]
+        return cells_of(self.arms, list(self.protocols), self.seeds, self.exclude, extra)
+
+    def stage_settings(self) -> dict[str, BaseModel]:
+        """Stage id to the settings that `overrides` may change, before they do."""
+        settings: dict[str, BaseModel] = {}
+        for cell in self.cells:
+            if cell.pretrain:
+                settings[f"pretrain:{cell.pretrain}"] = self.pretrain
+            if cell.protocol:
+                settings[f"finetune:{cell.id}"] = self.protocols[cell.protocol]
+        return settings
+
+    @model_validator(mode="after")
+    def _student_fits_a_detector(self) -> "Benchmark":
         if self.protocols and self.pretrain.student not in DETECTOR_STUDENTS:
             raise ValueError(
                 f'pretrain.student "{self.pretrain.student}" can be pre-trained, but not fine-tuned as a detector yet; '

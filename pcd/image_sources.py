@@ -1,20 +1,25 @@
 """Images by number, from a folder or from tar shards, and the order in which an epoch meets them; without torch."""
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pcd.image_folder import is_image, list_pool, pool_folder
+from pcd.folder_index import FolderIndex
+from pcd.image_folder import Listing, pool_folder, scan_pool
 from pcd.random_streams import order_stream
 from pcd.shards import ShardIndex, index_shards
 
-__all__ = ["POOL_INDEX", "FolderImages", "ImageSource", "ShardImages", "open_images", "open_pool", "shuffled"]
+__all__ = [
+    "POOL_INDEX", "FolderImages", "ImageSource", "ShardImages",
+    "open_images", "open_listing", "open_pool", "save_index", "shuffled",
+]  # fmt: skip
 
 POOL_INDEX: Final = "pool_index.npz"
-"""What a data stage leaves beside data.json where the pool is made of shards: where every image lies in them."""
+"""What a data stage leaves beside data.json for a pool of the user's own: where every image lies."""
 
 SHARDS_TOGETHER: Final = 32
 """Images are shuffled within so many shards: tens of thousands, and few enough files to be read nearly in turn."""
@@ -33,21 +38,42 @@ class ImageSource(Protocol):
         """Every index once; depends on nothing but the arguments."""
 
 
-def open_pool(data: Path) -> ImageSource:
-    """The pool of a data stage's folder."""
-    pool, index = pool_folder(data), data / POOL_INDEX
-    return ShardImages(ShardIndex.load(index)) if index.exists() else open_images(pool)
+def open_pool(data: Path, places: Mapping[str, str] | None = None) -> "FolderImages | ShardImages":
+    """The pool of a data stage's folder; `places` as in `pool_folder`.
+
+    Raises PCDError if the pool is no longer what the data stage saw.
+    """
+    pool, saved = pool_folder(data, places), data / POOL_INDEX
+    if not saved.exists():
+        return open_images(pool)
+    folder = pool if pool.is_dir() else pool.parent
+    with np.load(saved, allow_pickle=False) as arrays:
+        is_of_shards = "shards" in arrays.files
+    if is_of_shards:
+        return ShardImages(ShardIndex.load(saved, folder))
+    return FolderImages(FolderIndex.load(saved, folder))
 
 
-def open_images(pool: Path, processes: int = 1) -> ImageSource:
+def open_images(pool: Path, processes: int = 1) -> "FolderImages | ShardImages":
     """A folder of images or of shards, or a pattern of shards (see `list_pool`), which `processes` read through once.
 
     Raises PCDError if there is none or a shard is damaged.
     """
-    files = list_pool(pool)
-    if is_image(files[0].name):
-        return FolderImages(files)
-    return ShardImages(index_shards(files, processes))
+    return open_listing(scan_pool(pool), processes)
+
+
+def open_listing(listing: Listing, processes: int = 1) -> "FolderImages | ShardImages":
+    if listing.is_of_images:
+        return FolderImages(FolderIndex.of(listing))
+    return ShardImages(index_shards(listing.paths, processes))
+
+
+def save_index(source: "FolderImages | ShardImages", listing: Listing, data: Path) -> None:
+    """Leave POOL_INDEX in a data stage's folder."""
+    if isinstance(source, ShardImages):
+        source.index.save(data / POOL_INDEX, listing.folder)
+    else:
+        source.index.save(data / POOL_INDEX)
 
 
 def shuffled(images: int, epoch: int, seed: int) -> NDArray[np.int64]:
@@ -58,18 +84,17 @@ def shuffled(images: int, epoch: int, seed: int) -> NDArray[np.int64]:
 class FolderImages:
     """Files of their own."""
 
-    def __init__(self, paths: list[Path]) -> None:
-        # One array, not a million objects, which every worker would come to copy by counting references to them.
-        self._paths = np.array([os.fsencode(path) for path in paths])
+    def __init__(self, index: FolderIndex) -> None:
+        self.index = index
 
     def __len__(self) -> int:
-        return len(self._paths)
+        return len(self.index.names)
 
     def name(self, index: int) -> str:
-        return os.fsdecode(bytes(self._paths[index]))
+        return str(self.index.path_of(index))
 
     def read(self, index: int) -> bytearray:
-        return bytearray(Path(self.name(index)).read_bytes())
+        return bytearray(self.index.path_of(index).read_bytes())
 
     def epoch_order(self, epoch: int, seed: int) -> NDArray[np.int64]:
         return shuffled(len(self), epoch, seed)

@@ -38,11 +38,12 @@ class ShardIndex:
     def shard_of(self, image: int) -> int:
         return int(np.searchsorted(self.first, image, side="right")) - 1
 
-    def save(self, path: Path) -> None:
+    def save(self, path: Path, folder: Path) -> None:
+        """The shards' folder itself is not written: it may lie elsewhere on the machine that reads this."""
         with path.open("wb") as file:
             np.savez(
                 file,
-                shards=np.array([os.fsencode(shard) for shard in self.shards]),
+                shards=np.array([os.fsencode(shard.relative_to(folder)) for shard in self.shards]),
                 lengths=self.lengths,
                 first=self.first,
                 offsets=self.offsets,
@@ -51,11 +52,11 @@ class ShardIndex:
             )
 
     @classmethod
-    def load(cls, path: Path) -> "ShardIndex":
+    def load(cls, path: Path, folder: Path) -> "ShardIndex":
         """Raises PCDError if a shard is gone or no longer as long as it was."""
         with np.load(path, allow_pickle=False) as saved:
             arrays = dict(saved)
-        shards = [Path(os.fsdecode(bytes(name))) for name in arrays.pop("shards")]
+        shards = [folder / os.fsdecode(bytes(name)) for name in arrays.pop("shards")]
         for shard, length in zip(shards, arrays["lengths"], strict=True):
             if not shard.exists() or shard.stat().st_size != length:
                 raise PCDError(f"shard {shard} is gone or was changed since the data stage indexed it; restore it")

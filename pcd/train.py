@@ -52,7 +52,7 @@ def pretrain(spec: Spec) -> dict[str, Any]:
     seed: int = spec.settings["seed"]
     torch.set_num_threads(spec.runtime["threads"])
     with process_group(spec.runtime["device"], found_result=spec.found_result) as device:
-        source = open_pool(spec.inputs["data"])
+        source = open_pool(spec.inputs["data"], spec.runtime.get("data_places"))
         plan = plan_steps(settings, len(source), world_size())
         teacher, student = build_pair(spec.inputs["teacher"], spec.settings["teacher"], settings, seed)
         queue = NegativeQueue(settings.loss.negatives, TEACHERS[spec.settings["teacher"]].head.widths[-1], seed)

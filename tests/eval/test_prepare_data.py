@@ -157,14 +157,14 @@ def test_a_training_set_without_objects_is_refused_before_anything_is_trained(
     assert done.returncode == 2
 
 
-@pytest.mark.parametrize("pattern", ["", "*.tar"], ids=["folder", "pattern"])
-def test_a_pool_of_shards_is_indexed_for_the_stages_behind(
-    run_own: RunOwn, own_images: Path, own_coco: dict[str, Any], tmp_path: Path, pattern: str
+def test_a_pool_of_shards_or_of_images_is_indexed_for_the_stages_behind(
+    run_own: RunOwn, own_images: Path, own_coco: dict[str, Any], tmp_path: Path
 ) -> None:
     write_shards(own_images, tmp_path / "shards")
-    done, out = run_own(own_images, own_coco, own_coco, tmp_path / "shards" / pattern)
-    assert done.returncode == 0, done.stderr
-    assert read_data_set(out).counts["pool"] == 3
-    assert (out / "pool_index.npz").exists()
-    pool = open_pool(out)
-    assert sorted(pool.read(i) for i in range(3)) == sorted(path.read_bytes() for path in own_images.iterdir())
+    for pool in (tmp_path / "shards", tmp_path / "shards" / "*.tar", own_images):
+        done, out = run_own(own_images, own_coco, own_coco, pool)
+        assert done.returncode == 0, done.stderr
+        assert read_data_set(out).counts["pool"] == 3
+        assert (out / "pool_index.npz").exists()
+        source = open_pool(out)
+        assert sorted(source.read(i) for i in range(3)) == sorted(path.read_bytes() for path in own_images.iterdir())

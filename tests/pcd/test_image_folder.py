@@ -1,10 +1,11 @@
+import hashlib
 import json
 from pathlib import Path
 
 import pytest
 
 from pcd.errors import PCDError
-from pcd.image_folder import list_images, list_pool, pool_folder
+from pcd.image_folder import list_images, list_pool, pool_folder, scan_images, scan_pool
 
 
 def _touch(folder: Path, *names: str) -> None:
@@ -94,3 +95,71 @@ def test_linked_folders_are_entered_once(tmp_path: Path) -> None:
     (tmp_path / "subset" / "n02").symlink_to(tmp_path / "all" / "n02")
     (tmp_path / "subset" / "loop").symlink_to(tmp_path / "subset")
     assert [p.name for p in list_images(tmp_path / "subset")] == ["b.jpg"]
+
+
+def test_places_of_this_machine_go_before_what_was_written_down(tmp_path: Path) -> None:
+    (tmp_path / "data.json").write_text(json.dumps({"pool": "/elsewhere/images"}))
+    assert pool_folder(tmp_path, {"pool": "/here/images"}) == Path("/here/images")
+
+
+# ---- listings with lengths
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    _touch(tmp_path / "images", "a.png", "n01/b.png", "n01/c.png")
+    return tmp_path / "images"
+
+
+def test_a_fingerprint_is_that_of_paths_and_sizes(tmp_path: Path) -> None:
+    (tmp_path / "n01").mkdir()
+    (tmp_path / "n01" / "x.JPEG").write_bytes(b"123")
+    (tmp_path / "b.png").write_bytes(b"12")
+    assert scan_images(tmp_path).fingerprint() == hashlib.sha256(b"b.png\0002\nn01/x.JPEG\0003\n").hexdigest()
+
+
+def test_a_listing_is_in_the_order_of_the_parts_of_its_paths(tmp_path: Path) -> None:
+    _touch(tmp_path, "a/z.png", "a-b/y.png", "a.png", "b/x.png", "a/c/x.png")
+    names = scan_images(tmp_path).names
+    assert names == ["a/c/x.png", "a/z.png", "a-b/y.png", "a.png", "b/x.png"]
+    assert names == sorted(names, key=lambda name: Path(name).parts)
+
+
+def test_a_renamed_image_changes_the_fingerprint(images: Path) -> None:
+    before = scan_images(images).fingerprint()
+    (images / "a.png").rename(images / "z.png")
+    assert scan_images(images).fingerprint() != before
+
+
+def test_an_image_of_another_size_changes_the_fingerprint(images: Path) -> None:
+    before = scan_images(images).fingerprint()
+    (images / "a.png").write_bytes(b"x")
+    assert scan_images(images).fingerprint() != before
+
+
+def test_a_moved_folder_keeps_its_fingerprint(images: Path, tmp_path: Path) -> None:
+    before = scan_images(images).fingerprint()
+    assert scan_images(images.rename(tmp_path / "elsewhere")).fingerprint() == before
+
+
+def test_a_file_that_is_no_image_leaves_the_fingerprint(images: Path) -> None:
+    before = scan_images(images).fingerprint()
+    (images / "notes.txt").write_text("x")
+    assert scan_images(images).fingerprint() == before
+
+
+def test_a_link_to_nothing_is_the_users_error(images: Path) -> None:
+    (images / "lost.png").symlink_to(images / "none")
+    with pytest.raises(PCDError, match=r"cannot read .*lost\.png \(No such file"):
+        scan_images(images)
+
+
+def test_a_pool_of_images_has_their_fingerprint(images: Path) -> None:
+    assert scan_pool(images) == scan_images(images)
+
+
+@pytest.mark.parametrize("pattern", ["", "*.tar"], ids=["folder", "pattern"])
+def test_a_pool_of_shards_has_the_fingerprint_of_their_names_and_sizes(tmp_path: Path, pattern: str) -> None:
+    for name, size in (("b", 3), ("a", 2)):
+        (tmp_path / f"{name}.tar").write_bytes(b"x" * size)
+    assert scan_pool(tmp_path / pattern).fingerprint() == hashlib.sha256(b"a.tar\0002\nb.tar\0003\n").hexdigest()

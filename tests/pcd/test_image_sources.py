@@ -9,17 +9,19 @@ from hypothesis import strategies as st
 from webdataset import TarWriter
 
 from pcd.errors import PCDError
+from pcd.image_folder import scan_pool
 from pcd.image_sources import (
-    POOL_INDEX,
     SHARDS_TOGETHER,
     FolderImages,
     ImageSource,
     ShardImages,
     open_images,
+    open_listing,
     open_pool,
+    save_index,
     shuffled,
 )
-from pcd.shards import ShardIndex, index_shards
+from pcd.shards import ShardIndex
 
 
 def _folder(root: Path, images: int = 7) -> Path:
@@ -147,13 +149,42 @@ def test_pool_of_a_data_stage_is_opened(tmp_path: Path) -> None:
     assert len(open_pool(tmp_path)) == 7
 
 
-def test_index_of_a_data_stage_is_used_in_place_of_reading_the_shards(tmp_path: Path) -> None:
-    shards = sorted(_shards(tmp_path / "pool").iterdir())
-    (tmp_path / "data.json").write_text(json.dumps({"pool": "pool"}))
-    index_shards(shards[:2]).save(tmp_path / POOL_INDEX)
-    source = open_pool(tmp_path)
-    assert [source.read(i) for i in (0, 7)] == [b"image 0-0", b"image 1-3"]
-    assert len(source) == 8
+@pytest.fixture(params=KINDS)
+def stored(request: pytest.FixtureRequest, tmp_path: Path) -> Path:
+    """A data stage's folder with its index, beside the pool."""
+    listing = scan_pool(KINDS[request.param](tmp_path / "pool"))
+    data = tmp_path / "data"
+    data.mkdir()
+    (data / "data.json").write_text(json.dumps({"pool": str(tmp_path / "pool")}))
+    save_index(open_listing(listing), listing, data)
+    return data
+
+
+def _contents(source: ImageSource) -> list[bytes]:
+    return [bytes(source.read(i)) for i in range(len(source))]
+
+
+def test_index_of_a_data_stage_is_used_in_place_of_listing_the_pool(stored: Path, tmp_path: Path) -> None:
+    before = _contents(open_images(tmp_path / "pool"))
+    (tmp_path / "pool" / "new.jpg").write_bytes(b"not in the index")
+    assert _contents(open_pool(stored)) == before
+
+
+def test_index_is_good_where_the_pool_was_moved(stored: Path, tmp_path: Path) -> None:
+    before = _contents(open_pool(stored))
+    moved = (tmp_path / "pool").rename(tmp_path / "moved")
+    assert _contents(open_pool(stored, {"pool": str(moved)})) == before
+
+
+@pytest.mark.parametrize("change", ["gone", "longer"])
+def test_index_that_no_longer_fits_is_the_users_error(stored: Path, tmp_path: Path, change: str) -> None:
+    file = sorted(path for path in (tmp_path / "pool").rglob("*") if path.is_file())[0]
+    if change == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes() + b"x")
+    with pytest.raises(PCDError, match="is gone or was changed since the data stage"):
+        open_pool(stored)
 
 
 @pytest.mark.parametrize("name", ["none", "none-*.tar"])

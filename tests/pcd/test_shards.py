@@ -77,21 +77,21 @@ def test_processes_find_what_one_finds(tmp_path: Path) -> None:
 
 def test_saved_index_is_read_back(tmp_path: Path) -> None:
     index = index_shards([_write(tmp_path / f"{i}ü.tar", {f"é{i}.jpg": b"x", "b.png": b"yy"}) for i in range(3)])
-    index.save(tmp_path / "index.npz")
-    before, after = (dataclasses.asdict(i) for i in (index, ShardIndex.load(tmp_path / "index.npz")))
+    index.save(tmp_path / "index.npz", tmp_path)
+    before, after = (dataclasses.asdict(i) for i in (index, ShardIndex.load(tmp_path / "index.npz", tmp_path)))
     assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
 @pytest.mark.parametrize("change", ["gone", "longer"])
 def test_shard_that_changed_since_is_the_users_error(tmp_path: Path, change: str) -> None:
     shard = _write(tmp_path / "a.tar", {"a.jpg": b"a"})
-    index_shards([shard]).save(tmp_path / "index.npz")
+    index_shards([shard]).save(tmp_path / "index.npz", tmp_path)
     if change == "gone":
         shard.unlink()
     else:
         shard.write_bytes(shard.read_bytes() + b"more")
     with pytest.raises(PCDError, match=r"shard .*a\.tar is gone or was changed"):
-        ShardIndex.load(tmp_path / "index.npz")
+        ShardIndex.load(tmp_path / "index.npz", tmp_path)
 
 
 @pytest.mark.parametrize("processes", [1, 2])

@@ -6,12 +6,15 @@ import torch
 from torch import Tensor
 
 from pcd.errors import PCDError
+from pcd.folder_index import FolderIndex
+from pcd.image_folder import Listing
 from pcd.image_sources import FolderImages
 from pcd.unreadable import UnreadableImages
 
 
 def _counter(images: int = 20_000, max_share: float = 0.01) -> UnreadableImages:
-    return UnreadableImages(max_share, FolderImages([Path(f"pool/{i}.jpg") for i in range(images)]))
+    listing = Listing(Path("pool"), [f"{i}.jpg" for i in range(images)], [1] * images)
+    return UnreadableImages(max_share, FolderImages(FolderIndex.of(listing)))
 
 
 def _batch(*unreadable: int, size: int = 100) -> Tensor:

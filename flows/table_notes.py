@@ -1,0 +1,43 @@
+"""What stands under a benchmark's AP table: on whose word its settings rest, terms, and where cells differ."""
+
+from flows.settings import Benchmark
+from pcd.settings import flat_settings
+from pcd.teachers.registry import TEACHERS
+
+__all__ = ["table_notes"]
+
+
+def table_notes(benchmark: Benchmark) -> list[str]:
+    marked: dict[str, list[str]] = {"abstract": [], "code": [], "ours": []}
+    for name, (value, mark) in flat_settings(benchmark.pretrain).items():
+        marked[mark].append(f"{name} {value}")
+    sources = (
+        ("abstract", "Settings that the paper's abstract states"),
+        ("code", "Settings of the authors' released code (allo-rene/pcd@6b0ad4d)"),
+        ("ours", "Settings of ours, where neither says or this profile departs from them"),
+    )
+    notes = [f"{text}: {', '.join(marked[mark])}." for mark, text in sources if marked[mark]]
+    if any(cell.pretrain for cell in benchmark.cells):
+        entry = TEACHERS[benchmark.teacher]
+        terms = "not for commercial use" if entry.noncommercial else "commercial use allowed"
+        notes.append(f"Teacher: {entry.title}; licence of its weights {entry.licence}, {terms}.")
+    if benchmark.data.kind == "shapes":
+        notes.append("Data: the procedural set `shapes`; these AP values say nothing about COCO.")
+    notes += _departures(benchmark)
+    if len({cell.seed for cell in benchmark.cells}) == 1:
+        notes.append("One seed: differences between arms within the spread of seeds cannot be told from chance.")
+    return notes
+
+
+def _departures(benchmark: Benchmark) -> list[str]:
+    """Where cells do not stand on equal terms, or are fewer or more than the product of the axes."""
+    notes = []
+    for pattern, changes in sorted(benchmark.overrides.items()):
+        values = ", ".join(f"{name} {value}" for name, value in sorted(changes.items()))
+        notes.append(f"Not on equal terms with the rest: {pattern} with {values}.")
+    if benchmark.exclude:
+        notes.append(f"Left out by choice: {', '.join(benchmark.exclude)}.")
+    if benchmark.include:
+        extra = ", ".join(f"{cell.arm}.{cell.protocol}.seed{cell.seed}" for cell in benchmark.include)
+        notes.append(f"Added to the arms, protocols and seeds that all share: {extra}.")
+    return notes
