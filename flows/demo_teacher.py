@@ -37,11 +37,11 @@ def train(output: Path | None, changes: dict[str, Any]) -> None:
     )  # fmt: skip
     with make_reporter(Console(file=sys.stdout)) as reporter:
 
-        def on_metrics(lines: list[MetricLine]) -> None:
-            for line in lines:
-                reporter.stage_goes_on(line)
-
         def compute(number: int, stage: Stage, folder: Path, inputs: dict[str, Path]) -> None:
+            def on_metrics(lines: list[MetricLine]) -> None:
+                for line in lines:
+                    reporter.stage_goes_on(stage, line)
+
             reporter.stage_starts(number, 2, stage)
             command = stage_command(stage, write_spec(stage, folder, inputs, runtime), runtime)
             run_process(command, folder, on_metrics, stop_seconds=runtime.stop_seconds)

@@ -14,7 +14,6 @@ from flows.devices import Devices, lease_devices
 from flows.journal import Journal
 from flows.machine_load import sampled_load
 from flows.plan import Plan, Stage
-from flows.processes import STAGE_MARK
 from flows.progress import Reporter
 from flows.slots import prefect_slots
 from flows.store import Store
@@ -116,13 +115,10 @@ class Runner:
             for line in lines:
                 self.reporter.stage_goes_on(stage, line)
 
-        def on_activity(phase: str, done: int, total: int) -> None:
-            self.reporter.stage_goes_on(stage, {"phase": phase, "step": done, "total": total, "time": time.time()})
-
         with prefect_slots(len(devices.names), devices.of, self.stop), sampled_load(work / "system.jsonl"):
             run_process(
-                command, work, on_metrics, stop_seconds=runtime.stop_seconds, stall_seconds=runtime.stall_seconds,
-                stop=self.stop, environment=devices.environment | {STAGE_MARK: stage.key}, on_activity=on_activity,
+                command, work, on_metrics, stage=stage, stop_seconds=runtime.stop_seconds,
+                stall_seconds=runtime.stall_seconds, stop=self.stop, environment=devices.environment,
             )  # fmt: skip
         return command
 
