@@ -96,7 +96,7 @@ def _size(path: str) -> int:
 def damaged_files(
     folder: Path, manifest: dict[str, Any], progress: Callable[[int], None] = lambda _: None
 ) -> list[str]:
-    """Files that are gone or do not have their SHA-256. `progress` is told the bytes of each file that was looked at."""
+    """Files that are gone or do not have their SHA-256. `progress` is told each file's bytes."""
     damaged = []
     for name, file in manifest["files"].items():
         path = folder / name

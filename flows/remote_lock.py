@@ -1,8 +1,8 @@
 """A lock that machines without a common file system share: one object in the remote store.
 
-Whoever creates the object holds the lock, and renews its content while it lives. A waiter takes it over when the content
-has not changed for a lease time by the waiter's own monotonic clock: no two clocks are compared, so a clock that jumps
-or is wrong does no harm.
+Whoever creates the object holds the lock, and renews its content while it lives. A waiter takes it over when the
+content has not changed for a lease time by the waiter's own monotonic clock: no two clocks are compared, so a clock
+that jumps or is wrong does no harm.
 
 What it cannot promise: a holder that is cut off from the remote for a lease time loses the lock and goes on computing,
 and two waiters may (within the second between writing and reading back) both believe that they took it over. Then a
@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
-from flows.remote_store import RemoteStore, UnreachableError
+from flows.remote_files import RemoteFiles, UnreachableError
 from pcd.errors import PCDError
 
 __all__ = ["RemoteLock"]
@@ -29,7 +29,7 @@ class RemoteLock:
     """Of one key; not to be entered twice at once."""
 
     def __init__(
-        self, remote: RemoteStore, name: str, home: str, *, lease_seconds: float = 120, poll_seconds: float = 1
+        self, remote: RemoteFiles, name: str, home: str, *, lease_seconds: float = 120, poll_seconds: float = 1
     ) -> None:
         """`home` tells our own machine's store: with its local lock held, a lock that names it is a dead process's."""
         self._remote, self._name, self._home = remote, name, home
@@ -37,24 +37,11 @@ class RemoteLock:
         self._token = uuid.uuid4().hex
         self._beat = 0
 
-    @contextmanager
-    def held(self, wait: Callable[[float], None]) -> Iterator[None]:
+    def acquire(self, wait: Callable[[float], None]) -> None:
         """`wait(seconds)` sleeps between two looks, and may raise to give up.
 
-        Raises UnreachableError before the block if the remote cannot be asked; in the block, that only stops renewals.
+        Raises UnreachableError if the remote cannot be asked, and PCDError if it refuses us.
         """
-        self._acquire(wait)
-        done = threading.Event()
-        renewals = threading.Thread(target=self._renew, args=(done,), name="remote-lock", daemon=True)
-        renewals.start()
-        try:
-            yield
-        finally:
-            done.set()
-            renewals.join()
-            self._release()
-
-    def _acquire(self, wait: Callable[[float], None]) -> None:
         seen: bytes | None = None
         since = time.monotonic()
         while True:
@@ -69,6 +56,19 @@ class RemoteLock:
             elif time.monotonic() - since > self._lease and self._take_over():
                 return
             wait(self._poll)
+
+    @contextmanager
+    def renewed(self) -> Iterator[None]:
+        """Hold what was acquired until the block ends; neither a remote that is away nor a lost lock ends it."""
+        done = threading.Event()
+        renewals = threading.Thread(target=self._renew, args=(done,), name="remote-lock", daemon=True)
+        renewals.start()
+        try:
+            yield
+        finally:
+            done.set()
+            renewals.join()
+            self._release()
 
     def _take_over(self) -> bool:
         """Write, let others who do the same write too, and see whose content stayed."""

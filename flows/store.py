@@ -17,7 +17,6 @@ import os
 import shutil
 import threading
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from typing import Any, Final, Literal
 
 from filelock import FileLock, Timeout
 
+from flows.exchange import Exchange, sum_of
 from flows.home import home
 from flows.manifest import (
     MANIFEST,
@@ -38,9 +38,8 @@ from flows.manifest import (
     write_synced,
 )
 from flows.plan import Stage
-from flows.remote_lock import RemoteLock
-from flows.remote_store import DamagedError, RemoteStore, UnreachableError
-from pcd.errors import PCDError, StageStoppedError
+from flows.remote_store import RemoteStore
+from pcd.errors import StageStoppedError
 
 __all__ = ["StageState", "Store", "checkpoint_step", "move_aside", "open_store"]
 
@@ -66,13 +65,13 @@ def open_store(part: str | None = None) -> "Store":
 
 class Store:
     def __init__(self, root: Path, remote: RemoteStore | None = None) -> None:
-        self.root, self.remote = root, remote
+        self.root = root
         self.note: Callable[[str], None] = logging.getLogger(__name__).warning
         """Told, in a line each, of what did not go as it should and hinders nothing."""
-        self.lease_seconds: float = 120
-        """A lock in the remote whose holder was not heard of for so long is taken over."""
-        self._damaged_remotely: set[str] = set()
-        self._told_that_unreachable = False
+        self.exchange = Exchange(root, remote, self._tell) if remote is not None else None
+
+    def _tell(self, line: str) -> None:
+        self.note(line)  # whoever that is by then
 
     # What is there.
 
@@ -92,54 +91,26 @@ class Store:
             folder = self.folder(stage.kind, stage.key)
             if folder.exists():
                 manifest = read_manifest(folder)
-                damaged = [MANIFEST] if manifest is None else damaged_files(folder, manifest, _sum(manifest, progress))
+                damaged = (
+                    [MANIFEST] if manifest is None else damaged_files(folder, manifest, sum_of(manifest, progress))
+                )
                 if not damaged:
                     return folder
                 aside = move_aside(folder, "damaged")
                 write_synced(aside / "damaged.json", json.dumps(damaged))
                 self.note(f"{stage.id} is damaged in the store ({damaged[0]}); it was moved aside to {aside}")
-            return self._fetch(stage, folder, progress) if self.remote else None
-
-    def _fetch(self, stage: Stage, folder: Path, progress: Callable[[int, int], None]) -> Path | None:
-        assert self.remote is not None
-        try:
-            manifest = self.remote.manifest(stage.kind, stage.key)
-            if manifest is None:
-                return None
-            beside = self._beside("fetch", stage.kind, stage.key)
-            beside.mkdir(parents=True, exist_ok=True)
-            self.remote.fetch(stage.kind, manifest, beside, _sum(manifest, progress))
-        except DamagedError as error:
-            self._damaged_remotely.add(stage.key)
-            self.note(f"{error}; it is computed again")
-            return None
-        except UnreachableError as error:
-            self.note(f"{error}; if it has {stage.id}, that is computed again")
-            return None
-        describe_files(beside)  # for its fsyncs
-        write_synced(beside / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-        return _put_in_place(beside, folder)
+            fetched = self.exchange.fetch(stage.kind, stage.key, progress) if self.exchange else None
+            return _put_in_place(fetched, folder) if fetched else None
 
     def state(self, stage: Stage) -> StageState:
         """Quick: nothing is hashed, and the remote is asked once for all stages."""
         if self.find(stage) is not None:
             return StageState("cached")
-        if stage.key in self._remote_keys(stage.kind):
+        if self.exchange is not None and stage.key in self.exchange.keys(stage.kind):
             return StageState("remote")
         work = self._beside("work", stage.kind, stage.key)
         step = checkpoint_step(work)
         return StageState("resumable", step) if step is not None or any(work.glob("checkpoint*.pt")) else _TO_RUN
-
-    def _remote_keys(self, kind: str) -> set[str]:
-        if self.remote is None:
-            return set()
-        try:
-            return self.remote.keys().get(kind, set())
-        except UnreachableError as error:
-            if not self._told_that_unreachable:
-                self.note(f"{error}; what only it has is counted as still to run")
-            self._told_that_unreachable = True
-            return set()
 
     def manifests(self) -> Iterator[tuple[Path, dict[str, Any]]]:
         """Every finished stage that is here, whether or not its files still fit."""
@@ -189,13 +160,8 @@ class Store:
                 while not _acquired(lock):
                     wait(_POLL_SECONDS)
                 held.callback(lock.release)
-            if self.remote is not None:
-                name = f"{stage.kind}/.lock-{stage.key}"
-                shared = RemoteLock(self.remote, name, self._identity(), lease_seconds=self.lease_seconds)
-                try:
-                    held.enter_context(shared.held(wait))
-                except UnreachableError as error:
-                    self.note(f"{error}; another machine may compute {stage.id} as well")
+            if self.exchange is not None:
+                held.enter_context(self.exchange.lock(stage.kind, stage.key, wait))
             yield
 
     def is_locked(self, kind: str, key: str) -> bool:
@@ -220,7 +186,7 @@ class Store:
         """Turn the work folder into the finished stage, then upload it; hold the stage's lock.
 
         Killed anywhere in here, the stage is either finished, or its work folder is there for the next commit. An
-        upload that does not succeed is told to `note` and made up for by a later commit, or by `push`.
+        upload that does not succeed is told to `note` and made up for by a later commit, or by `pcd store push`.
 
         Args:
             record: what else is worth keeping: command, seconds, environment, benchmark, …
@@ -238,51 +204,12 @@ class Store:
                 "files": describe_files(work, without=frozenset({MANIFEST})),
             }  # fmt: skip
             write_synced(work / MANIFEST, json.dumps(manifest, indent=2) + "\n")
-            if self.remote is not None:
-                write_synced(self._beside("push", stage.kind, stage.key), "")
+            if self.exchange is not None:
+                self.exchange.mark(stage.kind, stage.key)
             _put_in_place(work, folder)
-        if self.remote is not None:
-            self._upload_all([(stage.kind, stage.key), *self.pending()])
+        if self.exchange is not None:
+            self.exchange.upload_pending(stage.kind, stage.key)
         return folder
-
-    # The remote.
-
-    def pending(self) -> list[tuple[str, str]]:
-        """Kind and key of each stage that was committed here and is not known to be in the remote."""
-        marks = sorted(self.root.glob("*/.push-*"))
-        return [(path.parent.name, path.name.removeprefix(".push-")) for path in marks]
-
-    def upload(self, kind: str, key: str, progress: Callable[[int], None] = lambda _: None) -> None:
-        """Raises UnreachableError or PCDError, and can then be tried again: what was uploaded is not sent twice."""
-        assert self.remote is not None
-        folder = self.folder(kind, key)
-        manifest = read_manifest(folder)
-        if manifest is not None and not misfits(folder, manifest):  # else it is gone, or a damage that must not spread
-            self.remote.upload(folder, kind, manifest, replace=key in self._damaged_remotely, progress=progress)
-            self._damaged_remotely.discard(key)
-        self._beside("push", kind, key).unlink(missing_ok=True)
-
-    def _upload_all(self, stages: list[tuple[str, str]]) -> None:
-        for kind, key in dict.fromkeys(stages):
-            try:
-                self.upload(kind, key)
-            except (UnreachableError, PCDError, OSError) as error:
-                what = "it follows" if len(self.pending()) == 1 else f"{len(self.pending())} stages follow"
-                self.note(f"not uploaded: {error}; {what} with the next stage, or by `pcd store push`")
-                return
-
-    def _identity(self) -> str:
-        """This folder's own name in a shared lock; made once, by whoever comes first."""
-        path = self.root / ".identity"
-        if not path.exists():
-            own = self.root / f".identity-{uuid.uuid4().hex}"
-            own.write_text(own.name)
-            try:
-                path.hardlink_to(own)
-            except FileExistsError:
-                pass
-            own.unlink()
-        return path.read_text()
 
     def _beside(self, what: str, kind: str, key: str) -> Path:
         return self.root / kind / f".{what}-{key}"
@@ -322,15 +249,3 @@ def _acquired(lock: FileLock) -> bool:
     except Timeout:
         return False
     return True
-
-
-def _sum(manifest: dict[str, Any], progress: Callable[[int, int], None]) -> Callable[[int], None]:
-    """From the bytes of one file to the bytes so far, and of all."""
-    done, total = 0, sum(file["bytes"] for file in manifest["files"].values())
-
-    def add(length: int) -> None:
-        nonlocal done
-        done += length
-        progress(done, total)
-
-    return add

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from difflib import get_close_matches
 
-__all__ = ["PCDError", "StageFailedError", "unknown_name"]
+__all__ = ["PCDError", "StageFailedError", "StageStoppedError", "unknown_name"]
 
 
 class PCDError(Exception):
@@ -16,6 +16,15 @@ class PCDError(Exception):
 
 class StageFailedError(Exception):
     """A stage process ended badly, for a reason that trying again may mend. The message is for people."""
+
+
+class StageStoppedError(Exception):
+    """A stage was asked to stop, and did. The message says how; the same command goes on from its last checkpoint."""
+
+    def __init__(self, message: str, *, alone: bool = False) -> None:
+        """`alone`: this stage was stopped by name (`pcd stop`), and not the run that it belongs to."""
+        super().__init__(message)
+        self.alone = alone
 
 
 def unknown_name(kind: str, name: str, valid: Iterable[str]) -> PCDError:
