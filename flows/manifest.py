@@ -36,7 +36,7 @@ def plain_os_errors(place: Path) -> Iterator[None]:
     except OSError as error:
         if error.errno not in _PLAIN:
             raise
-        raise PCDError(f"{_PLAIN[error.errno]}: {error.filename or place}") from None
+        raise PCDError(f"{_PLAIN[error.errno]}: {error.filename2 or error.filename or place}") from None
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

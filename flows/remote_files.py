@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
+from flows.manifest import plain_os_errors
 from pcd.errors import PCDError, unknown_name
 
 __all__ = ["RemoteFiles", "UnreachableError"]
@@ -111,7 +112,8 @@ class RemoteFiles:
 
     def get(self, files: Mapping[str, Path]) -> None:
         """Path there to file here. What is not there is passed over."""
-        with self._plain_errors():
+        here = next(iter(files.values())).parent
+        with self._plain_errors(), plain_os_errors(here):  # this disk's errors are not the remote's
             try:
                 self._open().get([f"{self._root}/{name}" for name in files], [str(path) for path in files.values()])
             except FileNotFoundError as error:

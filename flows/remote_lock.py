@@ -40,21 +40,28 @@ class RemoteLock:
     def acquire(self, wait: Callable[[float], None]) -> None:
         """`wait(seconds)` sleeps between two looks, and may raise to give up.
 
-        Raises UnreachableError if the remote cannot be asked, and PCDError if it refuses us.
+        Raises UnreachableError if the remote cannot be asked, while waiting for another if it cannot be for a lease
+        time, and PCDError if it refuses us.
         """
         seen: bytes | None = None
-        since = time.monotonic()
+        since = heard = time.monotonic()
         while True:
-            content = self._remote.read(self._name)
-            if content is None:
-                if self._remote.create(self._name, self._content()) and self._is_ours():
+            try:
+                content = self._remote.read(self._name)
+                heard = time.monotonic()
+                if content is None:
+                    if self._remote.create(self._name, self._content()) and self._is_ours():
+                        return
+                elif content != seen:
+                    seen, since = content, heard
+                    if _field(content, "home") == self._home and self._take_over():
+                        return  # a dead process's of this machine: we have the local lock
+                elif heard - since > self._lease and self._take_over():
                     return
-            elif content != seen:
-                seen, since = content, time.monotonic()
-                if self._is_of_a_dead_process_here(content) and self._take_over():
-                    return
-            elif time.monotonic() - since > self._lease and self._take_over():
-                return
+            except UnreachableError:
+                if seen is None or time.monotonic() - heard > self._lease:
+                    raise
+                since = time.monotonic()  # its holder may be cut off as we are, and be back when we are
             wait(self._poll)
 
     @contextmanager
@@ -98,9 +105,6 @@ class RemoteLock:
 
     def _is_ours(self) -> bool:
         return _field(self._remote.read(self._name), "holder") == self._token
-
-    def _is_of_a_dead_process_here(self, content: bytes) -> bool:
-        return _field(content, "home") == self._home
 
 
 def _field(content: bytes | None, name: str) -> str | None:
