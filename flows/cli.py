@@ -147,12 +147,12 @@ def plan(profile: str, overrides: tuple[str, ...], as_json: bool) -> None:
 
     settings = load_profile(profile, overrides)
     planned, store = make_plan(settings), Store(home() / "store")
-    states = {stage.id: store.state(stage) for stage in planned.stages}
+    states = {stage.id: store.state(stage).name for stage in planned.stages}
     if as_json:
         stages = [dataclasses.asdict(stage) | {"state": states[stage.id]} for stage in planned.stages]
         click.echo(json.dumps({"settings": settings.model_dump(mode="json"), "stages": stages}, indent=2))
         return
-    click.echo(describe_plan(planned, list(states.values()).count("in the store")))
+    click.echo(describe_plan(planned, list(states.values()).count("cached")))
     for stage in planned.stages:
         click.echo(f"  {stage.id:40} {stage.key[:12]}  {states[stage.id]:14} python -m {stage.module}")
 

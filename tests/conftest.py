@@ -25,7 +25,7 @@ Pcd = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.fixture
 def pcd_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty PCD_HOME, and no server of the user's own."""
-    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_HOME"):
+    for name in ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_HOME", "PCD_STORE"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("PCD_HOME", str(tmp_path / "home"))
     return tmp_path / "home"

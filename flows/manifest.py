@@ -1,0 +1,135 @@
+"""manifest.json: which files a finished stage consists of, each with its size and SHA-256. It is written last."""
+
+import errno
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from pcd.errors import PCDError
+
+__all__ = [
+    "MANIFEST", "damaged_files", "describe_files", "misfits", "plain_os_errors", "read_manifest", "sha256_of",
+    "sync_folder", "whole_manifest", "write_synced",
+]  # fmt: skip
+
+MANIFEST: Final = "manifest.json"
+
+_PLAIN: Final = {
+    errno.ENOSPC: "no space left on the disk; free some (`pcd store gc`), or set PCD_HOME to another one",
+    errno.EDQUOT: "disk quota exceeded; free some (`pcd store gc`), or set PCD_HOME to another disk",
+    errno.EFBIG: "a file would be larger than this process may write; raise the limit (ulimit -f)",
+    errno.EACCES: "no permission to write or read; check the owner of PCD_HOME",
+    errno.EPERM: "no permission to write or read; check the owner of PCD_HOME",
+    errno.EROFS: "the file system is read-only; set PCD_HOME to a writable folder",
+}
+
+
+@contextmanager
+def plain_os_errors(place: Path) -> Iterator[None]:
+    """What the user can mend about a disk becomes one line that names the file, or else `place`."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _PLAIN:
+            raise
+        raise PCDError(f"{_PLAIN[error.errno]}: {error.filename2 or error.filename or place}") from None
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """None if there is none, or what is there is none; files are not looked at."""
+    try:
+        return whole_manifest((folder / MANIFEST).read_bytes())
+    except OSError:
+        return None
+
+
+def whole_manifest(text: bytes) -> dict[str, Any] | None:
+    """The manifest, or None if `text` is cut short, or names a file outside its own folder."""
+    try:
+        manifest = json.loads(text)
+        files: dict[str, dict[str, Any]] = manifest["files"]
+        whole = all(_is_inside(name) and {"bytes", "sha256"} <= file.keys() for name, file in files.items())
+    except (ValueError, TypeError, KeyError, AttributeError):
+        return None
+    return manifest if whole and "stage" in manifest and "key" in manifest else None
+
+
+def _is_inside(name: str) -> bool:
+    path = PurePosixPath(name)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts
+
+
+def describe_files(folder: Path, *, without: frozenset[str] = frozenset()) -> dict[str, dict[str, Any]]:
+    """Size and SHA-256 of each file below `folder`; all of it is on the disk afterwards, not in a cache of it."""
+    described = {}
+    folders = [folder]
+    for path in sorted(folder.rglob("*")):
+        if path.is_dir():
+            folders.append(path)
+        elif path.is_file() and (name := path.relative_to(folder).as_posix()) not in without:
+            with path.open("rb") as file:
+                digest = hashlib.file_digest(file, "sha256").hexdigest()
+                os.fsync(file.fileno())
+                described[name] = {"bytes": os.fstat(file.fileno()).st_size, "sha256": digest}
+    for inner in folders:
+        sync_folder(inner)
+    return described
+
+
+def misfits(folder: Path, manifest: dict[str, Any]) -> list[str]:
+    """Files that are gone or do not have their size; quick, since nothing is read."""
+    base = f"{folder}{os.sep}"
+    return [name for name, file in manifest["files"].items() if _size(base + name) != file["bytes"]]
+
+
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size  # noqa: PTH116 (a Path for each of 10,000 files costs more than the question)
+    except OSError:
+        return -1
+
+
+def damaged_files(
+    folder: Path, manifest: dict[str, Any], progress: Callable[[int], None] = lambda _: None
+) -> list[str]:
+    """Files that are gone or do not have their SHA-256. `progress` is told each file's bytes."""
+    damaged = []
+    for name, file in manifest["files"].items():
+        path = folder / name
+        if _size(str(path)) != file["bytes"] or sha256_of(path) != file["sha256"]:
+            damaged.append(name)
+        progress(file["bytes"])
+    return damaged
+
+
+def sha256_of(path: Path) -> str | None:
+    """None if it cannot be read: for whoever needs the content that is the same as another content."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError:
+        return None
+
+
+def write_synced(path: Path, text: str) -> None:
+    """Whole or not at all, also when the machine loses its power."""
+    temporary = path.with_name(f".{path.name}.part")
+    with temporary.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)
+    sync_folder(path.parent)
+
+
+def sync_folder(folder: Path) -> None:
+    """Put the names in a folder on the disk: a rename is not there before."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
