@@ -56,7 +56,9 @@ def _chain(stage: str, stages: Mapping[str, str], roots: Sequence[Path]) -> Iter
 
 def _basis(chain: Mapping[str, Path]) -> dict[str, dict[str, str]]:
     """eval.verdict.BASES of a cell. A value that is not the same in all of its stages is all of theirs."""
-    found: dict[str, dict[str, set[str]]] = {base: {} for base in ("settings", "data", "source", "versions", "hardware")}
+    found: dict[str, dict[str, set[str]]] = {
+        base: {} for base in ("settings", "data", "source", "versions", "hardware")
+    }
 
     def add(base: str, values: Mapping[str, Any]) -> None:
         for name, value in values.items():
