@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import click
 
+from flows.deploy_cli import deploy, worker
+from flows.rerun_cli import rerun
 from flows.teachers_cli import teachers
 from pcd.errors import PCDError, StageFailedError
 
@@ -212,3 +214,6 @@ def doctor() -> None:
 
 
 main.add_command(teachers)
+main.add_command(rerun)
+main.add_command(deploy)
+main.add_command(worker)

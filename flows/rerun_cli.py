@@ -10,7 +10,7 @@ import click
 
 from pcd.errors import PCDError, unknown_name
 
-__all__ = ["rerun"]
+__all__ = ["rerun", "shared_kinds"]
 
 _SHARED: Final = ("teacher", "data", "pretrain")
 _NOT_REPRODUCED: Final = 1
@@ -29,7 +29,7 @@ def rerun(run: str | None, share: str, part: str | None, as_json: bool) -> None:
     are identical or reproduced, 1 if one is not reproduced, has fallen by more than the tolerance, or failed, and 3 if
     nothing worse is there than cells that cannot be compared.
     """
-    kinds = _shared_kinds(share)
+    kinds = shared_kinds(share)
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):  # progress must not stand in the JSON
         verdict = _run(run, kinds, part)
     if as_json:
@@ -44,7 +44,8 @@ def rerun(run: str | None, share: str, part: str | None, as_json: bool) -> None:
         sys.exit(_NOT_COMPARABLE)
 
 
-def _shared_kinds(share: str) -> tuple[str, ...]:
+def shared_kinds(share: str) -> tuple[str, ...]:
+    """From "teacher,data". Raises PCDError on an unknown one."""
     kinds = tuple(kind.strip() for kind in share.split(",") if kind.strip())
     for kind in kinds:
         if kind not in _SHARED:
