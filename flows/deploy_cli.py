@@ -117,4 +117,3 @@ def _schedule(cron: str | None, interval: str | None, rrule: str | None, timezon
 
 def _one_line(error: Exception) -> str:
     return " ".join(str(error).split())
-

@@ -59,7 +59,9 @@ def parse_channel(text: str) -> Channel:
         if "," not in target:
             raise PCDError("--notify email takes FROM,TO, such as email=pcd@example.org,me@example.org")
         if not os.environ.get(_SENDGRID_KEY):
-            raise PCDError(f"--notify email sends through SendGrid, Prefect's own way; put its key into ${_SENDGRID_KEY}")
+            raise PCDError(
+                f"--notify email sends through SendGrid, Prefect's own way; put its key into ${_SENDGRID_KEY}"
+            )
     elif not target.startswith(("https://", "http://")):
         raise PCDError(f"--notify {kind} takes the address of a webhook, https://…, or env:NAME of a variable with it")
     return Channel(kind, target)  # type: ignore[arg-type]  # one of _KINDS
@@ -104,9 +106,11 @@ def _block(channel: Channel) -> NotificationBlock:
 
 def _kept_block(channel: Channel) -> NotificationBlock | None:
     try:
-        return type(_block(channel)).load(channel.block_name)
+        block = type(_block(channel)).load(channel.block_name)
     except ValueError:  # there is none
         return None
+    assert isinstance(block, NotificationBlock)  # not a coroutine: we are not in an event loop
+    return block
 
 
 def _values(block: NotificationBlock) -> dict[str, Any]:
