@@ -18,6 +18,7 @@ from prefect.exceptions import ObjectNotFound
 from prefect.flows import Flow
 from prefect.schedules import Schedule
 from prefect.utilities.callables import parameter_schema
+from pydantic import ValidationError
 
 from flows.benchmark import benchmark
 from flows.home import home
@@ -49,7 +50,7 @@ class Deployment:
     name: str
     parameters: dict[str, Any]
     description: str
-    schedule: Schedule | None = None
+    schedule: DeploymentScheduleCreate | None = None
     alone: bool = False
     """A run that is due while another one is pending or runs is cancelled, instead of waiting behind it."""
 
@@ -68,27 +69,33 @@ class Change:
     details: str = ""
 
 
-def of_benchmark(settings: Benchmark, schedule: Schedule | None) -> Deployment:
+def of_benchmark(settings: Benchmark, schedule: DeploymentScheduleCreate | None) -> Deployment:
     # With its defaults, so that the form shows every value.
     parameters = {"settings": settings.model_dump(mode="json")}
     told = f"Benchmark `{settings.name}`: runs what the store does not have, and ends with the AP table."
     return Deployment(benchmark, settings.name, parameters, told, schedule, alone=schedule is not None)
 
 
-def of_rerun(record: RunRecord, share: Sequence[str], schedule: Schedule | None) -> Deployment:
+def of_rerun(record: RunRecord, share: Sequence[str], schedule: DeploymentScheduleCreate | None) -> Deployment:
     """Of this very run: a later one of the same name does not become the measure."""
     parameters = {"run": record.key[:12], "share": list(share), "part": None}
     told = f"Runs `{record.name}` ({record.key[:12]}) again and judges each cell; fails if one is not reproduced."
     return Deployment(rerun, record.name, parameters, told, schedule, alone=True)
 
 
-def schedule_of(cron: str | None, interval: str | None, rrule: str | None, timezone: str | None) -> Schedule | None:
-    """At most one of the first three is given. Raises ValueError on what Prefect does not understand."""
+def schedule_of(
+    cron: str | None, interval: str | None, rrule: str | None, timezone: str | None
+) -> DeploymentScheduleCreate | None:
+    """At most one of the first three is given. Raises ValueError, in one line, on what Prefect does not understand."""
     if cron is None and interval is None and rrule is None:
         return None
     period = parse_interval(interval) if interval is not None else None
-    # A fixed anchor: deploying again does not shift the times.
-    return Schedule(cron=cron, interval=period, rrule=rrule, timezone=timezone, anchor_date=_ANCHOR)
+    try:
+        # A fixed anchor: deploying again does not shift the times.
+        schedule = Schedule(cron=cron, interval=period, rrule=rrule, timezone=timezone, anchor_date=_ANCHOR)
+        return DeploymentScheduleCreate.from_schedule(schedule)
+    except ValidationError as error:
+        raise ValueError(error.errors()[0]["msg"].removeprefix("Value error, ")) from None
 
 
 def parse_interval(text: str) -> datetime.timedelta:
@@ -132,7 +139,7 @@ def _bring(client: SyncPrefectClient, wanted: Deployment, work_pool: str, dry_ru
 
 
 def _payload(wanted: Deployment, work_pool: str) -> dict[str, Any]:
-    schedules = [DeploymentScheduleCreate.from_schedule(wanted.schedule)] if wanted.schedule else []
+    schedules = [wanted.schedule] if wanted.schedule else []
     options = ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
     return {
         "entrypoint": f"{wanted.flow.fn.__module__}.{wanted.flow.fn.__name__}",  # an import, from wherever we live
@@ -176,8 +183,10 @@ def _is_as(found: DeploymentResponse, payload: dict[str, Any]) -> bool:
     return there == wanted
 
 
-def _told(schedule: Schedule | None) -> str:
-    if schedule is None:
+def _told(wanted: DeploymentScheduleCreate | None) -> str:
+    if wanted is None:
         return "no schedule"
-    what = schedule.cron or schedule.rrule or f"every {schedule.interval}"
-    return f"{what} {schedule.timezone}" if schedule.timezone else what
+    schedule = wanted.schedule
+    what = {"cron": "cron {}", "rrule": "{}", "interval": "every {}"}
+    text = next(form.format(getattr(schedule, name)) for name, form in what.items() if hasattr(schedule, name))
+    return f"{text}, {schedule.timezone}" if getattr(schedule, "timezone", None) else text

@@ -13,7 +13,7 @@ import click
 from pcd.errors import PCDError
 
 if TYPE_CHECKING:
-    from prefect.schedules import Schedule
+    from prefect.client.schemas.actions import DeploymentScheduleCreate
 
 __all__ = ["deploy", "worker"]
 
@@ -106,14 +106,12 @@ def _use_server() -> None:
         ) from None
 
 
-def _schedule(cron: str | None, interval: str | None, rrule: str | None, timezone: str | None) -> "Schedule | None":
+def _schedule(
+    cron: str | None, interval: str | None, rrule: str | None, timezone: str | None
+) -> "DeploymentScheduleCreate | None":
     from flows.deploy import schedule_of
 
     try:
         return schedule_of(cron, interval, rrule, timezone)
     except ValueError as error:
-        raise PCDError(f"the schedule is not understood: {_one_line(error)}") from None
-
-
-def _one_line(error: Exception) -> str:
-    return " ".join(str(error).split())
+        raise PCDError(f"the schedule is not understood: {error}") from None
