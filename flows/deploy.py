@@ -189,4 +189,5 @@ def _told(wanted: DeploymentScheduleCreate | None) -> str:
     schedule = wanted.schedule
     what = {"cron": "cron {}", "rrule": "{}", "interval": "every {}"}
     text = next(form.format(getattr(schedule, name)) for name, form in what.items() if hasattr(schedule, name))
-    return f"{text}, {schedule.timezone}" if getattr(schedule, "timezone", None) else text
+    timezone = getattr(schedule, "timezone", None)
+    return f"{text}, {timezone}" if timezone else text

@@ -28,7 +28,7 @@ _BODY: Final = """\
 {{ flow_run.state.message }}
 
 flow {{ flow.name }}, run {{ flow_run.name }}
-{{ flow_run|ui_url }}"""
+{{ flow_run|ui_url or '' }}"""
 
 
 @dataclass(frozen=True, slots=True)
