@@ -51,8 +51,8 @@ class Deployment:
     parameters: dict[str, Any]
     description: str
     schedule: DeploymentScheduleCreate | None = None
-    alone: bool = False
-    """A run that is due while another one is pending or runs is cancelled, instead of waiting behind it."""
+    may_queue: bool = False
+    """A run that is due while another one is pending or runs waits behind it, instead of being cancelled."""
 
     @property
     def full_name(self) -> str:
@@ -73,14 +73,14 @@ def of_benchmark(settings: Benchmark, schedule: DeploymentScheduleCreate | None)
     # With its defaults, so that the form shows every value.
     parameters = {"settings": settings.model_dump(mode="json")}
     told = f"Benchmark `{settings.name}`: runs what the store does not have, and ends with the AP table."
-    return Deployment(benchmark, settings.name, parameters, told, schedule, alone=schedule is not None)
+    return Deployment(benchmark, settings.name, parameters, told, schedule, may_queue=schedule is None)
 
 
 def of_rerun(record: RunRecord, share: Sequence[str], schedule: DeploymentScheduleCreate | None) -> Deployment:
     """Of this very run: a later one of the same name does not become the measure."""
     parameters = {"run": record.key[:12], "share": list(share), "part": None}
     told = f"Runs `{record.name}` ({record.key[:12]}) again and judges each cell; fails if one is not reproduced."
-    return Deployment(rerun, record.name, parameters, told, schedule, alone=True)
+    return Deployment(rerun, record.name, parameters, told, schedule)
 
 
 def schedule_of(
@@ -140,7 +140,7 @@ def _bring(client: SyncPrefectClient, wanted: Deployment, work_pool: str, dry_ru
 
 def _payload(wanted: Deployment, work_pool: str) -> dict[str, Any]:
     schedules = [wanted.schedule] if wanted.schedule else []
-    options = ConcurrencyOptions(collision_strategy=ConcurrencyLimitStrategy.CANCEL_NEW)
+    strategy = ConcurrencyLimitStrategy.ENQUEUE if wanted.may_queue else ConcurrencyLimitStrategy.CANCEL_NEW
     return {
         "entrypoint": f"{wanted.flow.fn.__module__}.{wanted.flow.fn.__name__}",  # an import, from wherever we live
         "parameters": wanted.parameters,
@@ -149,8 +149,9 @@ def _payload(wanted: Deployment, work_pool: str) -> dict[str, Any]:
         "description": wanted.description,
         "tags": [TAG],
         "schedules": schedules,
-        "concurrency_limit": 1 if wanted.alone else None,
-        "concurrency_options": options if wanted.alone else None,
+        # Never none: Prefect 3.8 cannot end a run any more whose deployment lost its limit meanwhile.
+        "concurrency_limit": 1,
+        "concurrency_options": ConcurrencyOptions(collision_strategy=strategy),
         "job_variables": {"env": _environment()},
     }
 
@@ -175,10 +176,9 @@ def _is_as(found: DeploymentResponse, payload: dict[str, Any]) -> bool:
         "concurrency_options": options.collision_strategy if options else None,
         "job_variables": found.job_variables,
     }
-    options = payload["concurrency_options"]
     wanted = payload | {
         "schedules": [schedule.schedule for schedule in payload["schedules"]],
-        "concurrency_options": options.collision_strategy if options else None,
+        "concurrency_options": payload["concurrency_options"].collision_strategy,
     }
     return there == wanted
 

@@ -22,20 +22,21 @@ def read_cells(stages: Mapping[str, str], holes: Mapping[str, str], roots: Seque
 
     Args:
         stages: stage id to key, as the run's record names them.
-        holes: cell to the reason why the run has no result of it.
+        holes: id of a cell's stage to the reason why the run has no result of it.
         roots: folders of stores, <root>/<kind>/<key>/; the first that has a stage counts.
     """
-    names = [stage.removeprefix(_CELL) for stage in stages if stage.startswith(_CELL)]
-    return [_read_cell(name, stages, holes, roots) for name in (*names, *(name for name in holes if name not in names))]
+    cells = dict.fromkeys(stage for stage in (*stages, *holes) if stage.startswith(_CELL))
+    return [_read_cell(stage, stages, holes, roots) for stage in cells]
 
 
-def _read_cell(cell: str, stages: Mapping[str, str], holes: Mapping[str, str], roots: Sequence[Path]) -> CellRun:
+def _read_cell(stage: str, stages: Mapping[str, str], holes: Mapping[str, str], roots: Sequence[Path]) -> CellRun:
+    cell = stage.removeprefix(_CELL)
     group = cell.rpartition(".")[0]
-    if cell in holes:
-        return CellRun(cell=cell, group=group, hole=holes[cell])
+    if stage in holes:
+        return CellRun(cell=cell, group=group, hole=holes[stage])
     try:
-        chain = dict(_chain(_CELL + cell, stages, roots))
-        result = _read(chain[_CELL + cell] / "result.json")
+        chain = dict(_chain(stage, stages, roots))
+        result = _read(chain[stage] / "result.json")
         basis = _basis(chain)
     except (OSError, ValueError, KeyError):
         return CellRun(cell=cell, group=group, hole="the store no longer has all of its stages")
@@ -74,11 +75,15 @@ def _basis(chain: Mapping[str, Path]) -> dict[str, dict[str, str]]:
             add("data", {f"{kind} {name}": result[name] for name in ("fingerprint", "sha256") if name in result})
         if kind in _COMPUTES:
             add("source", parts["sources"])
-            packages: Mapping[str, str | None] = environment["packages"]
-            add("versions", {name: v for name, v in packages.items() if name in _COMPUTING_PACKAGES and v})
-            add("versions", {"Python": environment["python"]})
+            add("versions", {"Python": environment["python"], **_versions(environment)})
             add("hardware", {"device": _hardware_class(folder, environment)})
     return {base: {name: " + ".join(sorted(v)) for name, v in values.items()} for base, values in found.items()}
+
+
+def _versions(environment: Mapping[str, Any]) -> dict[str, str]:
+    listed = dict(line.split("==", 1) for line in environment.get("all_packages", ()) if "==" in line)
+    every = {name.lower(): version for name, version in (listed | environment["packages"]).items()}
+    return {name: version for name, version in every.items() if name in _COMPUTING_PACKAGES and version}
 
 
 def _hardware_class(folder: Path, environment: Mapping[str, Any]) -> str:
