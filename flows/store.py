@@ -182,6 +182,10 @@ class Store:
             folder.mkdir(parents=True, exist_ok=True)
         return folder
 
+    def discard_work(self, stage: Stage) -> None:
+        """Forget what an interrupted run left, so that the stage begins at its beginning; hold the stage's lock."""
+        shutil.rmtree(self._beside("work", stage.kind, stage.key), ignore_errors=True)
+
     def commit(self, stage: Stage, record: dict[str, Any]) -> Path:
         """Turn the work folder into the finished stage, then upload it; hold the stage's lock.
 
