@@ -9,7 +9,9 @@ from typing import Any, Literal
 
 import click
 
+from flows.store_cli import store
 from flows.teachers_cli import teachers
+from flows.trace_cli import trace
 from pcd.errors import PCDError, StageFailedError
 
 __all__ = ["main"]
@@ -211,4 +213,6 @@ def doctor() -> None:
         sys.exit(1)
 
 
+main.add_command(store)
 main.add_command(teachers)
+main.add_command(trace)
