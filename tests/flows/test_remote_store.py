@@ -318,9 +318,9 @@ class _Refuses(BaseHTTPRequestHandler):
         if self.command != "HEAD":
             self.wfile.write(body)
 
-    do_PUT = do_HEAD = do_GET
+    do_PUT = do_HEAD = do_GET  # noqa: N815
 
-    def log_message(self, format: str, *args: object) -> None: ...
+    def log_message(self, *args: object) -> None: ...
 
 
 def test_wrong_credentials_are_named_before_anything_is_computed(
