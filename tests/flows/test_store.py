@@ -73,6 +73,14 @@ def test_a_checkpoints_step_is_told(store: Store, stage: Stage) -> None:
     assert store.state(stage) == StageState("resumable", 40)
 
 
+def test_discarded_work_is_gone(store: Store, stage: Stage) -> None:
+    store.discard_work(stage)
+    (store.work_folder(stage) / "checkpoint.json").write_text('{"step": 40}')
+    store.discard_work(stage)
+    assert store.state(stage) == StageState("to run")
+    assert list((store.root / stage.kind).iterdir()) == []
+
+
 DAMAGES = ["cut", "remove", "no manifest", "broken manifest", "manifest of nothing"]
 
 
