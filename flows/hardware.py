@@ -1,5 +1,6 @@
 """Names for machines that take equally long: figures of one hardware class say nothing of another."""
 
+import ctypes
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -33,7 +34,7 @@ def hardware_here(runtime: Runtime, *, distributed: bool = True) -> Hardware:
     """The class of this machine for a stage under `runtime`; stages that are not distributed run on the CPU."""
     ranks = runtime.processes * runtime.nodes
     if distributed and runtime.device != "cpu":
-        if visible_gpus(list_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")):
+        if _has_driver() and visible_gpus(list_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")):
             return Hardware(_class(ranks, _gpu_model(), 0, ""), is_gpu=True, units=ranks, is_here=True)
         if runtime.device == "cuda":
             return Hardware(f"{ranks} GPUs, not on this machine", is_gpu=True, units=ranks, is_here=False)
@@ -52,6 +53,15 @@ def hardware_of(environment: Mapping[str, Any], devices: tuple[str, ...], thread
     gpus = [gpu.partition(",")[0].strip() for gpu in environment.get("gpus") or ()]
     count = sum(not name.startswith("cpu") for name in devices)
     return _class(count if gpus else 0, gpus[0] if gpus else "", threads, str(environment.get("processor")))
+
+
+def _has_driver() -> bool:
+    """Quicker than to import NVML's bindings, which take a quarter of a second, and be told that there is none."""
+    try:
+        ctypes.CDLL("libnvidia-ml.so.1")
+    except OSError:
+        return False
+    return True
 
 
 def _gpu_model() -> str:
