@@ -76,7 +76,7 @@ def test_a_run_whose_process_died_is_closed_everywhere(
     assert state is not None
     assert state.name == "Crashed"
     child_of_the_dead.wait(10)
-    assert not [path for path in (tmp_path / "active").iterdir()]
+    assert not list((tmp_path / "active").iterdir())
 
 
 def test_a_run_that_lives_is_left_alone(journal: Journal, tmp_path: Path) -> None:
@@ -105,7 +105,7 @@ def test_what_mlflow_cannot_be_told_now_is_told_later(journal: Journal, tmp_path
 
 
 def test_two_at_once_close_a_run_once(journal: Journal, tmp_path: Path) -> None:
-    code = "import sys; from pathlib import Path; from flows.reconcile import reconcile; print(reconcile(Path(sys.argv[1])))"
+    code = "import sys, pathlib; from flows.reconcile import reconcile; print(reconcile(pathlib.Path(sys.argv[1])))"
     command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
     told = "".join(process.communicate(timeout=100)[0] for process in both)
