@@ -189,6 +189,12 @@ def test_probe_images_leave_out_what_cannot_be_read(image_pool: Path, tmp_path: 
     assert len(probe_images(FolderImages([tmp_path / "damaged.png", tmp_path / "gone.png", good]), 32)) == 1
 
 
+def test_where_none_of_the_chosen_images_can_be_read_others_are_taken(image_pool: Path, tmp_path: Path) -> None:
+    good = sorted(image_pool.glob("*.png"))[:8]
+    paths = [path for pair in zip([tmp_path / "gone.png"] * 8, good, strict=True) for path in pair]
+    assert torch.equal(probe_images(FolderImages(paths), 32), probe_images(FolderImages(good), 32))
+
+
 def test_a_pool_of_which_nothing_can_be_read_is_the_users_error(tmp_path: Path) -> None:
-    with pytest.raises(PCDError, match="none of the images"):
+    with pytest.raises(PCDError, match="no image of the pool can be read"):
         probe_images(FolderImages([tmp_path / "gone.png"]), 32)
