@@ -25,11 +25,6 @@ def _do(spec: Spec, what: str) -> dict[str, Any]:
     rank = os.environ.get("RANK", "0")
     if what == "deafly wait":
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    if what == "wait with workers":
-        from torch.utils.data import DataLoader
-
-        iterator = iter(DataLoader(_Endless(), num_workers=1))
-        next(iterator)
     if what == "save slowly":
         signal.signal(signal.SIGTERM, lambda *_: None)
         (spec.out / f"ready-{rank}").touch()
@@ -61,16 +56,6 @@ def _do(spec: Spec, what: str) -> dict[str, Any]:
         (spec.out / "checkpoint.pt").touch()
         (spec.out / "checkpoint.json").write_text('{"step": 7}')
     raise Stopped
-
-
-class _Endless:
-    def __len__(self) -> int:
-        return 2
-
-    def __getitem__(self, index: int) -> int:
-        if index > 0:
-            time.sleep(600)  # as on a network file system that does not answer
-        return index
 
 
 if __name__ == "__main__":

@@ -98,15 +98,6 @@ def test_what_does_not_stop_ends_as_well_when_the_supervisor_is_killed(work: Pat
 
 
 @pytest.mark.slow
-def test_a_loading_worker_that_is_stuck_ends_when_the_supervisor_is_killed(work: Path, pcd_home: Path) -> None:
-    supervisor = start_supervisor(work, "wait with workers")
-    assert len(left(pcd_home)) == 2
-    supervisor.kill()
-    supervisor.wait()
-    wait_until(lambda: not left(pcd_home))
-
-
-@pytest.mark.slow
 def test_ranks_that_do_not_stop_are_killed_with_their_agent(work: Path, pcd_home: Path) -> None:
     stop = threading.Event()
     when(lambda: len(list(work.glob("ready-*"))) == 2, stop.set)
