@@ -9,8 +9,8 @@ from typing import Any, Literal
 
 import click
 
-from flows.store_cli import store
 from flows.plan_cli import plan
+from flows.store_cli import store
 from flows.teachers_cli import teachers
 from flows.trace_cli import trace
 from pcd.errors import PCDError, StageFailedError

@@ -48,9 +48,7 @@ def main() -> int:
     return int(bool(faulty or violated.total()))
 
 
-def _one_point(
-    name: str, moment: float, reference: World, folder: Path, options: tuple[str, ...]
-) -> dict[str, object]:
+def _one_point(name: str, moment: float, reference: World, folder: Path, options: tuple[str, ...]) -> dict[str, object]:
     world = World(folder, options)
     began = time.monotonic()
     violations: list[str] = []
