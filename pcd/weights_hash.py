@@ -15,5 +15,5 @@ def weights_sha256(tensors: Mapping[str, Tensor]) -> str:
     for name in sorted(tensors):
         tensor = tensors[name].detach().cpu().contiguous()
         digest.update(f"{name}\0{tensor.dtype}\0{tuple(tensor.shape)}\0".encode())
-        digest.update(tensor.reshape(-1).view(torch.uint8).numpy())  # (bytes): numpy knows no bfloat16
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)  # (bytes): numpy knows no bfloat16
     return digest.hexdigest()

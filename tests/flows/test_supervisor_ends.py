@@ -124,7 +124,7 @@ def test_a_child_in_a_session_of_its_own_ends_with_its_stage(work: Path, pcd_hom
 
 
 def test_a_stage_that_hangs_is_stopped_and_has_failed(work: Path) -> None:
-    with pytest.raises(StageFailedError, match="showed no sign of progress for .* was killed"):
+    with pytest.raises(StageFailedError, match=r"showed no sign of progress for .* was killed"):
         run(work, "hang", stall_seconds=3, stop_seconds=0.5)
 
 
