@@ -15,6 +15,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from eval.data import Split
+from eval.table import Hole
 
 __all__ = ["draw_ap_bars", "draw_gallery", "draw_losses"]
 
@@ -23,24 +24,33 @@ _SHOWN_SCORE: Final = 0.5
 """Detections below this score stay out of the gallery; AP counts them all."""
 
 
-def draw_ap_bars(cells: pd.DataFrame, path: Path) -> None:
-    """Mean box and mask AP of each arm, a dot per seed, and the standard deviation of several seeds."""
-    protocols = list(dict.fromkeys(cells["protocol"]))
+def draw_ap_bars(cells: pd.DataFrame, path: Path, holes: Sequence[Hole] = ()) -> None:
+    """Mean box and mask AP of each arm, a dot per seed, and the standard deviation of several seeds.
+
+    An arm of which some cells are holes says so below its name; one without any cell has no bar.
+    """
+    protocols = list(dict.fromkeys([*cells["protocol"], *(hole.protocol for hole in holes)]))
     figure = Figure(figsize=(4.5 * len(protocols) + 1, 3.6), layout="constrained")
     all_axes = figure.subplots(1, len(protocols), squeeze=False)[0]
     for axes, protocol in zip(all_axes, protocols, strict=True):
         of_protocol = cells[cells["protocol"] == protocol]
-        arms = list(dict.fromkeys(of_protocol["arm"]))
+        lost = [hole.arm for hole in holes if hole.protocol == protocol]
+        arms = list(dict.fromkeys([*of_protocol["arm"], *lost]))
+        counts = {arm: int((of_protocol["arm"] == arm).sum()) for arm in arms}
         for i, (metric, label) in enumerate((("bbox/AP", "box AP"), ("segm/AP", "mask AP"))):
-            places = np.arange(len(arms)) + (i - 0.5) * 0.38
-            values = [of_protocol.loc[of_protocol["arm"] == arm, metric] for arm in arms]
+            places = np.array([place for place, arm in enumerate(arms) if counts[arm]]) + (i - 0.5) * 0.38
+            values = [of_protocol.loc[of_protocol["arm"] == arm, metric] for arm in arms if counts[arm]]
             means, stds = [v.mean() for v in values], [v.std(ddof=1) if len(v) > 1 else 0.0 for v in values]
             bars = axes.bar(places, means, 0.36, color=_COLOURS[i], alpha=0.75, label=label)
             axes.bar_label(bars, fmt="%.1f", label_type="center")
             axes.errorbar(places, means, stds, fmt="none", ecolor="black", capsize=4, elinewidth=1)
             for place, of_arm in zip(places, values, strict=True):
                 axes.plot([place] * len(of_arm), of_arm, "o", color="black", markersize=3)
-        axes.set(xticks=range(len(arms)), xticklabels=arms, ylabel="AP, per cent", title=protocol)
+        names = [
+            f"{arm}\n{counts[arm]} of {counts[arm] + lost.count(arm)} seeds" if arm in lost else arm for arm in arms
+        ]
+        axes.set(xticks=range(len(arms)), xticklabels=names, ylabel="AP, per cent", title=protocol)
+        axes.set_xlim(-0.5, len(arms) - 0.5)
         axes.set_ylim(bottom=0)
         axes.legend(frameon=False)
         axes.spines[["top", "right"]].set_visible(False)

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,7 +11,10 @@ import pandas as pd
 
 from pcd.stage import write_text
 
-__all__ = ["METRICS", "Cell", "arm_table", "cell_table", "printed_arms", "printed_cells", "write_tables"]
+__all__ = [
+    "METRICS", "Cell", "Hole",
+    "arm_table", "cell_table", "hole_notes", "printed_arms", "printed_cells", "write_tables",
+]  # fmt: skip
 
 METRICS: Final = tuple(
     f"{task}/{name}" for task in ("bbox", "segm") for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")
@@ -19,6 +22,7 @@ METRICS: Final = tuple(
 """Columns of a cell, per cent; the size classes are COCO's: below 32², 96², and above, in pixels."""
 
 ABSENT: Final = "–"
+_CELL_NAMES: Final = ("cell", "arm", "protocol", "seed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,6 +38,17 @@ class Cell:
     """Keys as METRICS, and per category; None where the split has no such object."""
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hole:
+    """A cell that should be there and is not."""
+
+    cell: str
+    arm: str
+    protocol: str
+    seed: int
+    reason: str
+
+
 def cell_table(cells: Sequence[Cell]) -> pd.DataFrame:
     """Columns cell, arm, protocol, seed and METRICS; NaN stands for a size class without objects."""
     rows = [
@@ -41,34 +56,56 @@ def cell_table(cells: Sequence[Cell]) -> pd.DataFrame:
         | {name: float("nan") if c.metrics[name] is None else c.metrics[name] for name in METRICS}
         for c in cells
     ]
-    return pd.DataFrame(rows, columns=["cell", "arm", "protocol", "seed", *METRICS])
+    return pd.DataFrame(rows, columns=[*_CELL_NAMES, *METRICS])
 
 
-def arm_table(cells: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """One row per arm and protocol, in the order of their first cells.
+def arm_table(cells: pd.DataFrame, baseline: str, holes: Sequence[Hole] = ()) -> pd.DataFrame:
+    """One row per arm and protocol, in the order of their first cells; those of which all cells are holes at the end.
 
-    Columns: arm, protocol, n (seeds), and for each metric `… mean`, `… std` (of the sample, NaN for one seed) and
-    `… delta`, the mean's difference to the arm `baseline` in the same protocol (NaN if it is not there).
+    Columns: arm, protocol, n (seeds that there are), of (seeds that should be there), and for each metric `… mean`,
+    `… std` (of the sample, NaN for one seed) and `… delta`, the mean's difference to the arm `baseline` in the same
+    protocol (NaN if it is not there).
     """
-    grouped = cells.groupby(["arm", "protocol"], sort=False)
-    arms = grouped.size().rename("n").reset_index()
+    axes = ["arm", "protocol"]
+    lost = pd.DataFrame([(h.arm, h.protocol) for h in holes], columns=axes)
+    wanted = pd.concat([cells[axes], lost]).groupby(axes, sort=False).size()
+    grouped = cells.groupby(axes, sort=False)
+    figures = {f"{m} mean": grouped[m].mean() for m in METRICS} | {f"{m} std": grouped[m].std(ddof=1) for m in METRICS}
+    arms = pd.DataFrame({"n": grouped.size(), **figures}).reindex(wanted.index)
+    arms = arms.assign(n=arms["n"].fillna(0).astype(int), of=wanted).reset_index()
     for metric in METRICS:
-        arms[f"{metric} mean"] = grouped[metric].mean().to_numpy()
-        arms[f"{metric} std"] = grouped[metric].std(ddof=1).to_numpy()
         base = arms[arms["arm"] == baseline].set_index("protocol")[f"{metric} mean"]
         arms[f"{metric} delta"] = arms[f"{metric} mean"] - arms["protocol"].map(base)
-    return arms
+    by_metric = [f"{metric} {figure}" for metric in METRICS for figure in ("mean", "std", "delta")]
+    return arms[[*axes, "n", "of", *by_metric]]
 
 
-def printed_cells(cells: pd.DataFrame) -> pd.DataFrame:
-    """As text: one decimal, a dash for what does not exist."""
-    columns = {m: cells[m].map(_number) for m in METRICS}
-    return cells[["cell", "arm", "protocol", "seed"]].astype(str).assign(**columns)
+def hole_notes(cells: int, holes: Sequence[Hole]) -> list[str]:
+    """What has to stand under a table with holes: that there are some, and each one's reason."""
+    if not holes:
+        return []
+    first = (
+        f"Incomplete: {cells} of {cells + len(holes)} cells. A mean is over the seeds that there are (n of all), and "
+        "differences between arms may rest on different seeds."
+    )
+    return [first, *(f"Hole: {hole.cell} has no figures: {hole.reason}" for hole in holes)]
+
+
+def printed_cells(cells: pd.DataFrame, holes: Sequence[Hole] = ()) -> pd.DataFrame:
+    """As text: one decimal, a dash for what does not exist; a hole is a row of dashes."""
+    lost = pd.DataFrame([(h.cell, h.arm, h.protocol, str(h.seed)) for h in holes], columns=list(_CELL_NAMES))
+    shown = cells[list(_CELL_NAMES)].astype(str).assign(**{m: cells[m].map(_number) for m in METRICS})
+    return pd.concat([shown, lost.assign(**dict.fromkeys(METRICS, ABSENT))], ignore_index=True)
 
 
 def printed_arms(arms: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """As text: mean ± std and the difference to the baseline of box and mask AP, the means of the rest."""
-    shown = arms[["arm", "protocol", "n"]].astype(str)
+    """As text: mean ± std and the difference to the baseline of box and mask AP, the means of the rest.
+
+    `n` is the number of seeds, or "2 of 3" where some are holes.
+    """
+    shown = arms[["arm", "protocol"]].astype(str)
+    whole = arms["of"] if "of" in arms else arms["n"]  # a table of before there were holes
+    shown["n"] = [str(n) if n == of else f"{n} of {of}" for n, of in zip(arms["n"], whole, strict=True)]
     is_base = arms["arm"] == baseline
     for metric in METRICS:
         task, name = metric.split("/")
@@ -88,12 +125,15 @@ def _number(value: float) -> str:
 
 
 def write_tables(
-    folder: Path, title: str, cells: pd.DataFrame, arms: pd.DataFrame, baseline: str, notes: Sequence[str]
-) -> None:
+    folder: Path, title: str, cells: pd.DataFrame, arms: pd.DataFrame, baseline: str, notes: Sequence[str],
+    holes: Sequence[Hole] = (),
+) -> None:  # fmt: skip
     """Write cells.csv, arms.csv, ap_table.json, ap_table.md, ap_table.html, and ap_summary.md with the APs alone.
 
-    `notes` stand under the tables of ap_table.*.
+    `notes` stand under the tables of ap_table.*, those of the `holes` before them; cells.csv has the cells that there
+    are.
     """
+    notes = [*hole_notes(len(cells), holes), *notes]
     cells.to_csv(folder / "cells.csv", index=False, float_format="%.4f")
     arms.to_csv(folder / "arms.csv", index=False, float_format="%.4f")
     record: dict[str, Any] = {
@@ -101,10 +141,11 @@ def write_tables(
         "baseline": baseline,
         "arms": json.loads(arms.to_json(orient="records")),
         "cells": json.loads(cells.to_json(orient="records")),
-        "notes": list(notes),
+        "holes": [asdict(hole) for hole in holes],
+        "notes": notes,
     }
     write_text(folder / "ap_table.json", json.dumps(record, indent=2) + "\n")
-    shown_arms, shown_cells = printed_arms(arms, baseline), printed_cells(cells)
+    shown_arms, shown_cells = printed_arms(arms, baseline), printed_cells(cells, holes)
     write_text(folder / "ap_summary.md", _markdown(_summary(shown_arms)) + "\n")
     parts = [f"# {title}", "", _markdown(shown_arms), "", "## Cells", "", _markdown(shown_cells)]
     write_text(folder / "ap_table.md", "\n".join([*parts, "", *(f"- {note}" for note in notes)]) + "\n")

@@ -10,8 +10,11 @@ from typing import Any, Literal
 import click
 
 from flows.deploy_cli import deploy, worker
+from flows.plan_cli import plan
 from flows.rerun_cli import rerun
+from flows.store_cli import store
 from flows.teachers_cli import teachers
+from flows.trace_cli import trace
 from pcd.errors import PCDError, StageFailedError
 
 __all__ = ["main"]
@@ -136,30 +139,6 @@ def _show(record: Any, as_json: bool) -> None:
 
 
 @main.command()
-@click.argument("profile")
-@_set
-@_json
-def plan(profile: str, overrides: tuple[str, ...], as_json: bool) -> None:
-    """Show the stages of PROFILE: which are in the store, and the command of each."""
-    from flows.home import home
-    from flows.plan import make_plan
-    from flows.profiles import load_profile
-    from flows.progress import describe_plan
-    from flows.store import Store
-
-    settings = load_profile(profile, overrides)
-    planned, store = make_plan(settings), Store(home() / "store")
-    states = {stage.id: store.state(stage).name for stage in planned.stages}
-    if as_json:
-        stages = [dataclasses.asdict(stage) | {"state": states[stage.id]} for stage in planned.stages]
-        click.echo(json.dumps({"settings": settings.model_dump(mode="json"), "stages": stages}, indent=2))
-        return
-    click.echo(describe_plan(planned, list(states.values()).count("cached")))
-    for stage in planned.stages:
-        click.echo(f"  {stage.id:40} {stage.key[:12]}  {states[stage.id]:14} python -m {stage.module}")
-
-
-@main.command()
 @click.argument("capture", type=click.Path(path_type=Path))
 @click.option(
     "--precision",
@@ -213,7 +192,10 @@ def doctor() -> None:
         sys.exit(1)
 
 
+main.add_command(store)
+main.add_command(plan)
 main.add_command(teachers)
+main.add_command(trace)
 main.add_command(rerun)
 main.add_command(deploy)
 main.add_command(worker)

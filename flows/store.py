@@ -68,6 +68,7 @@ class Store:
         self.root = root
         self.note: Callable[[str], None] = logging.getLogger(__name__).warning
         """Told, in a line each, of what did not go as it should and hinders nothing."""
+        self._history: dict[str, tuple[int, dict[str, list[dict[str, Any]]]]] = {}
         self.exchange = Exchange(root, remote, self._tell) if remote is not None else None
 
     def _tell(self, line: str) -> None:
@@ -119,6 +120,20 @@ class Store:
             if manifest is not None:
                 yield path.parent, manifest
 
+    def history(self, kind: str, stage_id: str) -> list[dict[str, Any]]:
+        """Manifests of the finished stages of this id, without their files. Read anew when a stage came or went."""
+        folder = self.root / kind
+        stamp = folder.stat().st_mtime_ns if folder.exists() else 0
+        known, by_id = self._history.get(kind, (0, {}))
+        if stamp != known:
+            by_id = {}
+            for path in folder.glob(f"[!.]*/{MANIFEST}"):
+                if (manifest := read_manifest(path.parent)) is not None:
+                    brief = {"finished": path.stat().st_mtime, **manifest, "files": {}, "folder": str(path.parent)}
+                    by_id.setdefault(brief["stage"], []).append(brief)
+            self._history[kind] = stamp, by_id
+        return by_id.get(stage_id, [])
+
     def folder(self, kind: str, key: str) -> Path:
         """Where a finished stage lies, if it is here."""
         return self.root / kind / key
@@ -164,16 +179,15 @@ class Store:
                 held.enter_context(self.exchange.lock(stage.kind, stage.key, wait))
             yield
 
-    def is_locked(self, kind: str, key: str) -> bool:
-        """Whether a living process on this machine computes it."""
-        path = self._beside("lock", kind, key)
-        if not path.exists():
-            return False
-        lock = FileLock(path)
-        if not _acquired(lock):
-            return True
-        lock.release()
-        return False
+    @contextmanager
+    def unlocked(self, kind: str, key: str) -> Iterator[bool]:
+        """True, and the stage locked on this machine for the block, unless a living process here computes it."""
+        lock = FileLock(self._beside("lock", kind, key))
+        free = _acquired(lock)
+        try:
+            yield free
+        finally:
+            lock.release()
 
     def work_folder(self, stage: Stage) -> Path:
         """Where the stage writes until it is finished. What an interrupted run left there is still there."""
@@ -181,6 +195,12 @@ class Store:
         with plain_os_errors(folder):
             folder.mkdir(parents=True, exist_ok=True)
         return folder
+
+    def discard_work(self, stage: Stage) -> None:
+        """Forget what an interrupted run left: the next one begins at its start. Hold the stage's lock."""
+        work = self._beside("work", stage.kind, stage.key)
+        if work.exists():
+            shutil.rmtree(move_aside(work, "gone"))
 
     def commit(self, stage: Stage, record: dict[str, Any]) -> Path:
         """Turn the work folder into the finished stage, then upload it; hold the stage's lock.
@@ -198,6 +218,9 @@ class Store:
         with plain_os_errors(folder):
             for path in (*(work / name for name in _PASSING), *work.glob(".*.part")):
                 path.unlink(missing_ok=True)
+            if diff := record.get("environment", {}).get("git_diff"):  # a manifest is read whole for every plan
+                (work / "git.diff").write_text(diff)
+                record = record | {"environment": record["environment"] | {"git_diff": "see git.diff"}}
             manifest = {
                 "stage": stage.id, "key": stage.key, "settings": stage.settings, "inputs": stage.inputs,
                 "labels": stage.labels, "parts": stage.parts, "finished": time.time(), **record,

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
 
-from filelock import FileLock
-
 from pcd.errors import PCDError
 from pcd.stage import write_json
 from pcd.teachers.entry import TeacherEntry
@@ -76,6 +74,8 @@ def _hash(path: Path, algorithm: str) -> str:
 
 def pin(entry: TeacherEntry, sha256: str, size: int, source: str, home: Path) -> None:
     """Hold the entry to this file from now on. An earlier pin of another file stays on record below `replaces`."""
+    from filelock import FileLock  # it imports asyncio: a tenth of a second, which plans have no use for
+
     path = home / LOCK_FILE
     with FileLock(path.with_name(f".{LOCK_FILE}.lock")):
         pins = read_pins(home)

@@ -71,6 +71,25 @@ def test_the_title_names_the_benchmark(out: Path) -> None:
     assert json.loads((out / "ap_table.json").read_text())["title"] == "AP table of handmade"
 
 
+def test_holes_are_named_in_title_tables_and_result(
+    spec: Path,
+    tmp_path: Path,
+    new_spec: Callable[..., Path],
+    run_module: Callable[..., "CompletedProcess[str]"],
+) -> None:
+    raw = json.loads(spec.read_text())
+    lost, left = raw["settings"]["cells"][0], raw["settings"]["cells"][1:]
+    settings = raw["settings"] | {"cells": left, "holes": [lost | {"reason": "the disk was full"}]}
+    inputs = {name: Path(folder) for name, folder in raw["inputs"].items() if name != f"finetune:{lost['cell']}"}
+    done = run_module("eval.aggregate", new_spec(tmp_path / "out", settings, inputs))
+    assert done.returncode == 0, done.stderr
+    page = (tmp_path / "out" / "ap_table.md").read_text()
+    assert page.startswith("# AP table of handmade (3 of 4 cells)\n")
+    assert "Hole: pcd.fpn.seed0 has no figures: the disk was full" in page
+    assert json.loads((tmp_path / "out" / "result.json").read_text())["holes"] == 1
+    assert {path.name for path in (tmp_path / "out").iterdir()} - {"spec.json", "result.json"} >= FILES
+
+
 def test_a_cell_without_a_figure_ends_without_a_table(
     spec: Path,
     tmp_path: Path,

@@ -13,7 +13,7 @@ from PIL import Image
 
 from eval.data import Split
 from eval.figures import draw_ap_bars, draw_gallery, draw_losses
-from eval.table import METRICS, Cell, cell_table
+from eval.table import METRICS, Cell, Hole, cell_table
 
 BLUE, ORANGE = (31, 119, 180), (255, 127, 14)
 """The first two colours of matplotlib's tab10."""
@@ -94,6 +94,18 @@ def test_ap_bars_have_a_panel_for_each_protocol(tmp_path: Path) -> None:
     one, two = pixels_of(tmp_path / "one.png"), pixels_of(tmp_path / "two.png")
     assert one.shape[0] == two.shape[0]
     assert 1.5 * one.shape[1] < two.shape[1] < 2 * one.shape[1]
+
+
+def test_ap_bars_name_holes_below_the_arm_and_leave_room_for_one_without_cells(tmp_path: Path) -> None:
+    found = cells(("random", "fpn", 0, 20.0))
+    for name, holes in (("whole", []), ("one", ["random"]), ("arm", ["pcd"])):
+        lost = [Hole(cell=f"{arm}.fpn.1", arm=arm, protocol="fpn", seed=1, reason="failed") for arm in holes]
+        draw_ap_bars(found, tmp_path / f"{name}.png", lost)
+    whole, one, arm = (pixels_of(tmp_path / f"{name}.png") for name in ("whole", "one", "arm"))
+    assert (one != whole).any()
+    faded = tuple(round(0.75 * c + 0.25 * 255) for c in BLUE)
+    blue = [(abs(pixels.astype(int) - faded).max(axis=2) < 12).sum() for pixels in (whole, arm)]
+    assert 1.5 * blue[1] < blue[0]  # the same bar in a panel for two arms
 
 
 def test_ap_bars_have_a_size_that_fits_a_screen(tmp_path: Path) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from eval.table import METRICS, Cell, arm_table, cell_table, printed_arms, printed_cells, write_tables
+from eval.table import METRICS, Cell, Hole, arm_table, cell_table, printed_arms, printed_cells, write_tables
 
 HOSTILE = '<script>alert("x")</script> & co'
 
@@ -236,3 +236,62 @@ def test_the_html_needs_nothing_from_elsewhere(written: Path) -> None:
     html = (written / "ap_table.html").read_text()
     assert "http" not in html
     assert "src=" not in html
+
+
+# ---- holes
+
+
+def hole(arm: str, seed: int, reason: str = "ended with code 1", protocol: str = "fpn") -> Hole:
+    return Hole(cell=f"{arm}.{protocol}.seed{seed}", arm=arm, protocol=protocol, seed=seed, reason=reason)
+
+
+def test_an_arm_says_how_many_of_its_seeds_there_are() -> None:
+    found = cell_table([cell("random", 0, 5.0), cell("random", 1, 7.0), cell("pcd", 0, 10.0)])
+    arms = arm_table(found, "random", [hole("pcd", 1), hole("pcd", 2)])
+    assert arms[["arm", "n", "of"]].to_numpy().tolist() == [["random", 2, 2], ["pcd", 1, 3]]
+    assert printed_arms(arms, "random")["n"].tolist() == ["2", "1 of 3"]
+    assert arms["bbox/AP mean"].tolist() == [6.0, 10.0]
+
+
+def test_an_arm_without_any_cell_is_a_row_of_dashes() -> None:
+    arms = arm_table(cell_table([cell("random", 0, 5.0)]), "random", [hole("pcd", 0), hole("pcd", 1)])
+    row = printed_arms(arms, "random").iloc[1].tolist()
+    assert row == ["pcd", "fpn", "0 of 2", *["–"] * (len(row) - 3)]
+
+
+def test_without_the_baselines_cells_there_is_no_difference() -> None:
+    arms = arm_table(cell_table([cell("pcd", 0, 5.0)]), "random", [hole("random", 0)])
+    assert arms.set_index("arm")["bbox/AP delta"].isna().all()
+
+
+def test_a_hole_of_one_protocol_leaves_the_others_whole() -> None:
+    found = cell_table([cell("pcd", 0, 5.0), cell("pcd", 0, 6.0, "c4")])
+    arms = arm_table(found, "pcd", [hole("pcd", 1, protocol="c4")])
+    assert printed_arms(arms, "pcd")[["protocol", "n"]].to_numpy().tolist() == [["fpn", "1"], ["c4", "1 of 2"]]
+
+
+def test_a_hole_is_a_row_of_dashes_among_the_cells() -> None:
+    shown = printed_cells(cell_table([cell("pcd", 0, 10.0)]), [hole("pcd", 1)])
+    assert shown.iloc[1].tolist() == ["pcd.fpn.seed1", "pcd", "fpn", "1", *["–"] * 12]
+
+
+@pytest.mark.parametrize("name", ["ap_table.md", "ap_table.html", "ap_table.json"])
+def test_holes_are_named_with_their_reasons_before_the_other_notes(tmp_path: Path, name: str) -> None:
+    found, holes = cell_table([cell("pcd", 0, 10.0)]), [hole("pcd", 1, "killed by SIGKILL"), hole("random", 0)]
+    write_tables(tmp_path, "t", found, arm_table(found, "random", holes), "random", ["A note."], holes)
+    text = (tmp_path / name).read_text()
+    told = ["Incomplete: 1 of 3 cells.", "pcd.fpn.seed1 has no figures: killed by SIGKILL", "random.fpn.seed0 has no"]
+    places = [text.index(line) for line in (*told, "A note.")]
+    assert places == sorted(places)
+
+
+def test_cells_csv_has_the_cells_that_there_are_and_the_json_the_holes_as_well(tmp_path: Path) -> None:
+    found = cell_table([cell("pcd", 0, 10.0)])
+    write_tables(tmp_path, "t", found, arm_table(found, "pcd", [hole("pcd", 1)]), "pcd", [], [hole("pcd", 1)])
+    assert pd.read_csv(tmp_path / "cells.csv")["cell"].tolist() == ["pcd.fpn.seed0"]
+    record = json.loads((tmp_path / "ap_table.json").read_text())
+    assert [entry["cell"] for entry in record["holes"]] == ["pcd.fpn.seed1"]
+
+
+def test_a_table_of_before_there_were_holes_is_printed(arms: pd.DataFrame) -> None:
+    assert printed_arms(arms.drop(columns="of"), "random")["n"].tolist() == ["2", "3"]

@@ -93,7 +93,7 @@ def test_departures_are_named_under_the_table() -> None:
 @pytest.mark.parametrize(
     ("override", "told"),
     [
-        ("exclude=[randm.*]", 'exclude: "randm.*" matches nothing; did you mean random.shapes_fpn.seed0?'),
+        ("exclude=[randm.*]", 'exclude: "randm.*" matches nothing; did you mean random.shapes_fpn.seed'),
         ('exclude=["*"]', "exclude leaves no cell"),
         ("include=[{arm: pcd, protocol: shapes, seed: 9}]", 'unknown protocol "shapes"; did you mean shapes_fpn?'),
         ("include=[{arm: pcd, protocol: shapes_fpn, seed: 1}]", "pcd.shapes_fpn.seed1 is in the matrix already"),
