@@ -1,5 +1,6 @@
 """Schedules for real: a Prefect server, a process worker, deployments that fire, a verdict, and word of it."""
 
+import contextlib
 import hashlib
 import http.server
 import json
@@ -102,7 +103,7 @@ class Place:
     def states_of(self, deployment: str) -> list[str]:
         return [run["state_name"] for run in self.runs_of(deployment)]
 
-    def wait(self, what: str, is_so: Callable[[], object], seconds: float = 240) -> None:
+    def wait(self, what: str, is_so: Callable[[], object], seconds: float = 420) -> None:
         deadline = time.monotonic() + seconds
         while not is_so():
             if time.monotonic() > deadline:
@@ -112,12 +113,15 @@ class Place:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGTERM)
+    """With the runs of a worker, for which it would wait."""
     try:
+        os.killpg(process.pid, signal.SIGTERM)
         process.wait(60)
+    except subprocess.TimeoutExpired:
+        pass
     finally:
-        if process.poll() is None:
-            process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
