@@ -15,8 +15,10 @@ from eval.settings import FinetuneSettings
 from pcd.distributed import process_group, world_size
 from pcd.errors import PCDError
 from pcd.export import load_backbone, load_exactly
+from pcd.gpu_memory import peak_gpu_memory
 from pcd.stage import Spec, run_stage
 from pcd.students import build_student
+from pcd.weights_hash import weights_sha256
 
 __all__ = ["finetune"]
 
@@ -54,9 +56,11 @@ def finetune(spec: Spec) -> dict[str, Any]:
         train_detector(cfg, detector, settings, register_split(data.train), seed, spec)
         metrics: dict[str, float | None] = {}
         if spec.is_first_rank:
-            metrics = evaluate_detector(cfg, detector, register_split(data.val), spec.runtime["workers"], spec.out)
+            metrics = evaluate_detector(cfg, detector, register_split(data.val), spec)
     return {
         "metrics": metrics,
+        "weights_sha256": weights_sha256(detector.state_dict()),
+        **peak_gpu_memory(device),
         "iterations": settings.iterations,
         "matched_tensors": matched,
         "feature_difference": difference,

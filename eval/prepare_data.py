@@ -89,10 +89,13 @@ def _empty_coco() -> dict[str, Any]:
 
 
 def _check_own(spec: Spec, settings: CocoData) -> DataSet:
+    spec.activity("listing the pool", 0, 3)
     listing = scan_pool(settings.pool)
     pool = open_listing(listing, spec.runtime["threads"])
     save_index(pool, listing, spec.out)
+    spec.activity("checking the training set", 1, 3)
     train = check_coco(settings.train_annotations, settings.train_images)
+    spec.activity("checking the evaluation set", 2, 3)
     val = check_coco(settings.val_annotations, settings.val_images)
     if train["categories"] != val["categories"]:
         raise PCDError(

@@ -9,8 +9,12 @@ from typing import Any, Literal
 
 import click
 
+from flows.deploy_cli import deploy, worker
 from flows.plan_cli import plan
+from flows.rerun_cli import rerun
+from flows.store_cli import store
 from flows.teachers_cli import teachers
+from flows.trace_cli import trace
 from pcd.errors import PCDError, StageFailedError
 
 __all__ = ["main"]
@@ -188,5 +192,10 @@ def doctor() -> None:
         sys.exit(1)
 
 
+main.add_command(store)
 main.add_command(plan)
 main.add_command(teachers)
+main.add_command(trace)
+main.add_command(rerun)
+main.add_command(deploy)
+main.add_command(worker)

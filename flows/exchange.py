@@ -78,6 +78,13 @@ class Exchange:
             self._damaged.discard(key)
         self._mark(kind, key).unlink(missing_ok=True)
 
+    def is_damaged(self, kind: str, key: str, progress: Callable[[int], None] = lambda _: None) -> bool:
+        """Reads every byte that the remote has of a stage; the next upload replaces it if one is wrong."""
+        manifest = self.remote.manifest(kind, key)
+        if manifest is None or self.remote.damaged_files(kind, manifest, progress):
+            self._damaged.add(key)
+        return key in self._damaged
+
     def upload_pending(self, kind: str, key: str) -> None:
         """This stage, then those that earlier commits could not upload. Never raises: all can go later."""
         try:

@@ -65,7 +65,7 @@ def _has_driver() -> bool:
 
 
 def _gpu_model() -> str:
-    import pynvml  # type: ignore[import-untyped]
+    import pynvml
 
     try:
         pynvml.nvmlInit()

@@ -138,7 +138,13 @@ def read_heartbeats(roots: Iterable[Path]) -> list[Heartbeat]:
                 raw = json.loads(path.read_text())
                 known = {k: v for k, v in raw.items() if k in _NAMES}
                 found.append(Heartbeat(**known | {"devices": tuple(raw["devices"]), "work": path.parent}))
-            except (OSError, ValueError, KeyError, TypeError):  # ended while we were reading, or of another version
+            except (
+                OSError,
+                ValueError,
+                KeyError,
+                TypeError,
+                AttributeError,
+            ):  # ended while we were reading, or of another version
                 continue
     return sorted(found, key=lambda one: (one.started, one.stage))
 

@@ -69,7 +69,7 @@ def visible_gpus(gpus: Sequence[str], visible: str | None) -> list[tuple[str, st
 
 def list_gpus() -> list[str]:
     """Unique names (UUIDs) in the order of the PCI bus; of a GPU that is partitioned, of its parts. Without CUDA."""
-    import pynvml  # type: ignore[import-untyped]
+    import pynvml
 
     try:
         pynvml.nvmlInit()

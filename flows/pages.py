@@ -75,6 +75,7 @@ def _mlflow_server(port: int) -> list[str]:
 
 def _prefect_server(port: int) -> list[str]:
     os.environ["PREFECT_UI_API_URL"] = f"http://{_HOST}:{port}/api"  # the page asks the server it came from
+    os.environ["PREFECT_UI_URL"] = f"http://{_HOST}:{port}"  # of the links in its notifications
     return ["prefect", "server", "start", "--host", _HOST, "--port", str(port)]
 
 

@@ -2,7 +2,7 @@
 
 import hashlib
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final
@@ -54,6 +54,15 @@ class RemoteFiles:
                 _refuse_missing_bucket(error)
                 return None
         return content
+
+    def read_all(self, names: Sequence[str]) -> dict[str, bytes]:
+        """Name to content, side by side where the file system can; what is not there is left out."""
+        if not names:
+            return {}
+        with self._plain_errors():
+            fs = self._open()
+            found: dict[str, bytes] = fs.cat([f"{self._root}/{name}" for name in names], on_error="omit")
+        return {path.removeprefix(f"{self._root}/"): content for path, content in found.items()}
 
     def write(self, name: str, content: bytes) -> None:
         with self._plain_errors():

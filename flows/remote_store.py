@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -54,6 +54,12 @@ class RemoteStore:
         found = self.files.read(f"{kind}/{key}.json")
         manifest = None if found is None else whole_manifest(found)
         return manifest if manifest is not None and manifest["key"] == key else None
+
+    def manifests(self, stages: Sequence[tuple[str, str]]) -> dict[tuple[str, str], dict[str, Any]]:
+        """Of stages by kind and key; all at once."""
+        found = self.files.read_all([f"{kind}/{key}.json" for kind, key in stages])
+        whole = {stage: whole_manifest(found.get(f"{stage[0]}/{stage[1]}.json", b"")) for stage in stages}
+        return {stage: manifest for stage, manifest in whole.items() if manifest is not None}
 
     def upload(
         self, folder: Path, kind: str, manifest: dict[str, Any], *, replace: bool = False,

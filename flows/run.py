@@ -72,8 +72,7 @@ def prefect_and_mlflow() -> Iterator[None]:
     treat_sigterm_as_ctrl_c()
     print(f"starting Prefect and MLflow; their log is {log}", flush=True)
     connect(log)
-    # All that Prefect and MLflow say while they are imported goes to the log as well.
-    from flows import benchmark as _
+    import flows.benchmark  # noqa: F401 -- with its handlers on the console, which are then taken away
     from flows.reconcile import close
 
     _silence_console()

@@ -52,7 +52,7 @@ class Runner:
         Raises what flows.supervisor.run_process raises; the work folder then keeps the stage's checkpoints.
         """
         waiting = lambda: self.reporter.note(f"waiting: another run computes {stage.id}")  # noqa: E731
-        with self.store.lock(stage, waiting):
+        with self.store.lock(stage, waiting, self.stop):
             stored = self._find(stage)
             if stored is None:
                 self.folders[stage.id] = self._compute(stage)

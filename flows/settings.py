@@ -83,6 +83,14 @@ class Benchmark(Settings):
     )
     data: DataSettings = Field(default=ShapesData(), description="images, annotations")
     pretrain: PretrainSettings = PretrainSettings()
+    noise_ap: float = setting(
+        0.3,
+        "difference of AP, per cent, between two runs of one setting that passes for chance in `pcd rerun`: 0.3 is a "
+        "word on COCO (facebookresearch/moco#39), small sets move more (facebookresearch/detectron2#4260: about 2); "
+        "a judgement, which changes no result",
+        "ours",
+        ge=0,
+    )
     runtime: Runtime = Runtime()
 
     @model_validator(mode="after")

@@ -1,7 +1,8 @@
 """Prefect's states of a run that has ended, set to what the journal says, where the flow itself could not."""
 
 import logging
-from typing import Any
+from typing import Any, Final
+from uuid import UUID
 
 import httpx
 from prefect.client.orchestration import SyncPrefectClient, get_client
@@ -16,6 +17,7 @@ from flows.journal import Event, Journal
 __all__ = ["settle"]
 
 _log = logging.getLogger(__name__)
+_PAGE: Final = 200
 
 
 def settle(journal: Journal, api: str) -> bool:
@@ -33,17 +35,20 @@ def settle(journal: Journal, api: str) -> bool:
 
 
 def _settle_flow(client: SyncPrefectClient, journal: Journal) -> None:
-    run = client.read_flow_run(journal.run.id)  # type: ignore[arg-type]
+    run = client.read_flow_run(UUID(journal.run.id))
     if run.state is None or not run.state.is_final():
         client.set_flow_run_state(run.id, _flow_state(journal.outcome), force=True)
 
 
 def _settle_tasks(client: SyncPrefectClient, journal: Journal) -> None:
     stages = journal.stages
-    known = FlowRunFilter(id=FlowRunFilterId(any_=[journal.run.id]))  # type: ignore[list-item]
-    for task in client.read_task_runs(flow_run_filter=known, limit=200):
-        if task.state is None or not task.state.is_final():
-            client.set_task_run_state(task.id, _task_state(stages.get(task.name)), force=True)
+    known = FlowRunFilter(id=FlowRunFilterId(any_=[UUID(journal.run.id)]))
+    offset = 0
+    while tasks := client.read_task_runs(flow_run_filter=known, limit=_PAGE, offset=offset):
+        for task in tasks:
+            if task.state is None or not task.state.is_final():
+                client.set_task_run_state(task.id, _task_state(stages.get(task.name)), force=True)
+        offset += _PAGE
 
 
 def _flow_state(outcome: Event | None) -> State[Any]:

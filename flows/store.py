@@ -179,16 +179,15 @@ class Store:
                 held.enter_context(self.exchange.lock(stage.kind, stage.key, wait))
             yield
 
-    def is_locked(self, kind: str, key: str) -> bool:
-        """Whether a living process on this machine computes it."""
-        path = self._beside("lock", kind, key)
-        if not path.exists():
-            return False
-        lock = FileLock(path)
-        if not _acquired(lock):
-            return True
-        lock.release()
-        return False
+    @contextmanager
+    def unlocked(self, kind: str, key: str) -> Iterator[bool]:
+        """True, and the stage locked on this machine for the block, unless a living process here computes it."""
+        lock = FileLock(self._beside("lock", kind, key))
+        free = _acquired(lock)
+        try:
+            yield free
+        finally:
+            lock.release()
 
     def work_folder(self, stage: Stage) -> Path:
         """Where the stage writes until it is finished. What an interrupted run left there is still there."""
@@ -219,6 +218,9 @@ class Store:
         with plain_os_errors(folder):
             for path in (*(work / name for name in _PASSING), *work.glob(".*.part")):
                 path.unlink(missing_ok=True)
+            if diff := record.get("environment", {}).get("git_diff"):  # a manifest is read whole for every plan
+                (work / "git.diff").write_text(diff)
+                record = record | {"environment": record["environment"] | {"git_diff": "see git.diff"}}
             manifest = {
                 "stage": stage.id, "key": stage.key, "settings": stage.settings, "inputs": stage.inputs,
                 "labels": stage.labels, "parts": stage.parts, "finished": time.time(), **record,

@@ -48,9 +48,9 @@ _TRACKED_FILES: Final[Mapping[str, tuple[str, ...]]] = {
     ),
 }
 STATUSES: Final = {
-    **{"running": "RUNNING", "cached": "FINISHED", "done": "FINISHED", "finished": "FINISHED"},
-    **{"failed": "FAILED", "crashed": "FAILED", "stopped": "KILLED"},
-}
+    "running": "RUNNING", "cached": "FINISHED", "done": "FINISHED", "finished": "FINISHED", "failed": "FAILED",
+    "crashed": "FAILED", "stopped": "KILLED",
+}  # fmt: skip
 """What happened, in MLflow's words; a stage that was skipped has no run."""
 
 

@@ -1,31 +1,50 @@
-"""Checkpoints that are whole or absent; the newest ones are kept, and a damaged one gives way to the one before."""
+"""Checkpoints that are whole or absent; the newest ones are kept, and a damaged one gives way to the one before.
 
+checkpoint.json beside them holds the step of the newest ({"step": n}), for readers that load no tensors.
+"""
+
+import json
 import os
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from pcd.checkpoint_step import SIDECAR
 from pcd.errors import PCDError
 
-__all__ = ["load_checkpoint", "save_checkpoint"]
+__all__ = ["load_checkpoint", "save_checkpoint", "save_whole"]
+
+
+def save_whole(path: Path, state: dict[str, Any]) -> None:
+    """Write beside `path`, flush to the disk, rename over it: a kill at any moment leaves a whole file, or none."""
+    _write(path, state).replace(path)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any], keep: int = 1) -> None:
-    """Write beside `path`, flush to the disk, rename over it: a kill at any moment leaves a whole checkpoint.
+    """As save_whole, and the checkpoints before are kept; then its step is told in checkpoint.json.
 
     Args:
+        state: plain data and tensors, with the number of steps done as `step`.
         keep: how many there are at most; the one before `checkpoint.pt` becomes `checkpoint.1.pt`, and so on.
     """
+    temporary = _write(path, state)
+    for age in range(keep - 1, 0, -1):  # the oldest is overwritten first
+        if (newer := _place(path, age - 1)).exists():
+            newer.replace(_place(path, age))
+    temporary.replace(path)
+    sidecar = path.with_name(f".{SIDECAR}.part")
+    sidecar.write_text(json.dumps({"step": state["step"]}) + "\n")
+    sidecar.replace(path.with_name(SIDECAR))
+
+
+def _write(path: Path, state: dict[str, Any]) -> Path:
     temporary = path.with_name(f".{path.name}.part")
     with temporary.open("wb") as file:
         torch.save(state, file)
         file.flush()
         os.fsync(file.fileno())
-    for age in range(keep - 1, 0, -1):  # the oldest is overwritten first
-        if (newer := _place(path, age - 1)).exists():
-            newer.replace(_place(path, age))
-    temporary.replace(path)
+    return temporary
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:

@@ -6,7 +6,7 @@ from typing import Any, Final
 import torch
 from torch import Tensor, nn
 
-from pcd.checkpoint import save_checkpoint
+from pcd.checkpoint import save_whole
 from pcd.distributed import any_rank, rank
 from pcd.errors import PCDError
 from pcd.images import TwoViewBatch
@@ -53,7 +53,7 @@ class StepGuard:
     def _stop(self, step: int, what: str, parts: Sequence[TwoViewBatch]) -> None:
         path = self._spec.out / f"nonfinite-step{step}-rank{rank()}.pt"
         came_before = path.exists()
-        save_checkpoint(path, self._capture(step, parts))
+        save_whole(path, self._capture(step, parts))
         told = f"the {what} is not finite at step {step}; `pcd replay {path}` shows where it begins"
         if came_before:
             raise PCDError(f"{told}; going back to the last checkpoint did not help: lower optimizer.learning_rate")
@@ -62,14 +62,14 @@ class StepGuard:
     def _capture(self, step: int, parts: Sequence[TwoViewBatch]) -> dict[str, Any]:
         """Plain data and tensors, so that it can be loaded in safe mode.
 
-        The weights are those before the step; BatchNorm's running statistics have seen its forward passes.
+        The weights are those before the step; BatchNorm's running statistics have seen its forward passes. Weights and
+        queue are the same on every rank, and the first one alone keeps them.
         """
-        return {
+        shared = {"student": self._state.student.state_dict(), "negatives": self._state.queue.negatives}
+        return (shared if rank() == 0 else {}) | {
             "step": step,
             "settings": self._spec.settings,
             "teacher": str(self._spec.inputs["teacher"]),
-            "student": self._state.student.state_dict(),
-            "negatives": self._state.queue.negatives,
             "loss_scale": float(self._state.scaler.get_scale()),
             "precision": self._precision,
             "parts": [_plain(part) for part in parts],

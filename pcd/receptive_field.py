@@ -69,18 +69,21 @@ def smallest_square(share: float, field: Tensor) -> tuple[int, int, int]:
 def probe_images(source: ImageSource, size: int) -> Tensor:
     """A few images from all over the pool, (N, 3, S, S); S is `size`, or 32 more where the map had an odd side.
 
-    Pixel n/2 of n looks at the very centre where strides of 2 are padded alike on both sides, as in the ResNets.
+    Pixel n/2 of n looks at the very centre where strides of 2 are padded alike on both sides, as in the ResNets. If
+    none of the images that it would choose can be read, those behind them are taken.
 
-    Raises PCDError if none of them can be read.
+    Raises PCDError if the pool has none that can be read.
     """
     size += size % 64
-    views = []
-    for index in range(0, len(source), -(-len(source) // _IMAGES)):
-        with contextlib.suppress(OSError, UnreadableImageError):  # training has counted and named it
-            views.append(central_view(decode_rgb(source.read(index)), size))
-    if not views:
-        raise PCDError("none of the images chosen for the receptive field can be read; check the pool")
-    return torch.stack(views)
+    stride = -(-len(source) // _IMAGES)
+    for offset in range(stride):
+        views = []
+        for index in range(offset, len(source), stride):
+            with contextlib.suppress(OSError, UnreadableImageError):  # training has counted and named it
+                views.append(central_view(decode_rgb(source.read(index)), size))
+        if views:
+            return torch.stack(views)
+    raise PCDError("no image of the pool can be read any more, not even for a picture; check the pool")
 
 
 def write_receptive_field(student: Student, images: Tensor, folder: Path) -> dict[str, float]:

@@ -50,6 +50,7 @@ def replay(path: Path, precision: Literal["as captured", "fp32", "bf16", "fp16"]
     captured = load_checkpoint(path)
     if captured is None or "parts" not in captured:
         raise PCDError(f"{path} is no captured step; the pre-training names the file when it stops")
+    captured = _shared(path, captured) | captured
     settings = PretrainSettings.model_validate(captured["settings"]["pretrain"])
     teacher, student = build_pair(
         Path(captured["teacher"]), captured["settings"]["teacher"], settings, captured["settings"]["seed"]
@@ -78,6 +79,17 @@ def replay(path: Path, precision: Literal["as captured", "fp32", "bf16", "fp16"]
         weights=_not_finite({name: x for name, x in captured["student"].items() if ".running_" not in name}),
         gradients=_not_finite(gradients),
     )
+
+
+def _shared(path: Path, captured: dict[str, Any]) -> dict[str, Any]:
+    """Weights and queue, which only the first rank's file holds."""
+    if "student" in captured:
+        return {}
+    first = path.with_name(f"nonfinite-step{captured['step']}-rank0.pt")
+    saved = load_checkpoint(first)
+    if saved is None:
+        raise PCDError(f"{first} is gone, which holds the weights for {path.name} as well; put it beside it")
+    return {name: saved[name] for name in ("student", "negatives")}
 
 
 @contextmanager

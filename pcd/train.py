@@ -22,6 +22,7 @@ from pcd.distributed import any_rank, gather, gather_objects, mean_over_ranks, p
 from pcd.errors import PCDError
 from pcd.export import DETECTRON2_RESNETS, export_backbone, export_for_detectron2
 from pcd.finite_guard import StepGuard
+from pcd.gpu_memory import peak_gpu_memory
 from pcd.image_sources import ImageSource, open_pool
 from pcd.images import EpochBatches, TwoViewBatch, TwoViewImages, first_samples_hash, iterate
 from pcd.knn import KnnMonitor
@@ -154,6 +155,7 @@ def pretrain(spec: Spec) -> dict[str, Any]:
         "unreadable_images": len(damaged),
         "loss_backend": backend.backend,
         "precision": str(half or torch.float32).removeprefix("torch."),
+        **peak_gpu_memory(device),
         "teacher_licence": entry.licence,
         "teacher_noncommercial": entry.noncommercial,
     }
@@ -218,10 +220,13 @@ def _watch(monitor: KnnMonitor, student: Student, device: torch.device) -> dict[
 
 
 def _export(spec: Spec, settings: PretrainSettings, student: Student, source: ImageSource) -> None:
+    spec.activity("export", 0, 3)
     export_backbone(student.backbone, spec.out / "backbone.safetensors", {"student": settings.student})
     if settings.student in DETECTRON2_RESNETS:
         export_for_detectron2(student.backbone, spec.out / "backbone_detectron2.pth")
+    spec.activity("export", 1, 3)
     figures = write_receptive_field(student, probe_images(source, settings.views.size), spec.out)
+    spec.activity("export", 2, 3)
     write_model_card(spec, settings, figures)
 
 

@@ -22,6 +22,12 @@ ROOT = Path(__file__).parent.parent
 Pcd = Callable[..., subprocess.CompletedProcess[str]]
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _own_device_locks(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """Tests wait for no run of this machine's, and none waits for them."""
+    os.environ["PCD_LOCKS"] = str(tmp_path_factory.mktemp("locks", numbered=True))
+
+
 @pytest.fixture
 def pcd_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty PCD_HOME, and no server of the user's own."""

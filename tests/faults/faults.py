@@ -1,4 +1,4 @@
-"""What may befall a run. Each fault is done to the real processes; the run has begun when it comes."""
+"""What may befall a run. Each fault is done to the real processes, while the run goes on."""
 
 import os
 import random
@@ -12,10 +12,14 @@ from typing import Final
 import psutil
 
 from tests.faults.world import World
+from tests.servers import MlflowServer, PrefectServer, Server, free_port
+
+__all__ = ["FAULTS", "Fault", "moments", "provide_servers", "strike"]
 
 Fault = Callable[[World, "Popen[str]"], None]
 
-_WAIT_SECONDS: Final = 240
+_WAIT_SECONDS: Final = 400
+_AWAY_SECONDS: Final = 8
 
 
 def kill_trainer(world: World, run: "Popen[str]") -> None:
@@ -30,12 +34,12 @@ def hang_trainer(world: World, run: "Popen[str]") -> None:
         _send(process, signal.SIGSTOP)
 
 
-def kill_supervisor(world: World, run: "Popen[str]") -> None:
-    """The `pcd` process itself, which is the flow's too."""
+def kill_pcd(world: World, run: "Popen[str]") -> None:
+    """The `pcd` process itself, which is supervisor and flow."""
     run.kill()
 
 
-def kill_whole_machine(world: World, run: "Popen[str]") -> None:
+def kill_all_at_once(world: World, run: "Popen[str]") -> None:
     """The power fails: nobody is left to close anything."""
     for _ in range(3):  # one may be starting another just now
         world.end_all()
@@ -52,38 +56,57 @@ def interrupt(world: World, run: "Popen[str]") -> None:
         os.killpg(run.pid, signal.SIGINT)
 
 
-def kill_prefect_server(world: World, run: "Popen[str]") -> None:
-    """The run's own server; the user's own is another test's."""
+def kill_own_prefect_server(world: World, run: "Popen[str]") -> None:
+    """The temporary one that lives as long as the run."""
     for process in world.processes():
         with suppress(psutil.Error):
-            if "prefect" in process.cmdline() and "server" in process.cmdline():
-                _send(process, signal.SIGKILL)
-    _send_children_of_servers(world)
+            command = " ".join(process.cmdline())
+            if "prefect server" in command or "prefect.server" in command:
+                process.kill()
+
+
+def kill_prefect_server(world: World, run: "Popen[str]") -> None:
+    """The user's own, which comes back after a while."""
+    _kill_for_a_while(world.prefect)
+
+
+def kill_mlflow_server(world: World, run: "Popen[str]") -> None:
+    _kill_for_a_while(world.mlflow)
 
 
 FAULTS: Final[dict[str, Fault]] = {
     "kill -9 of the trainer": kill_trainer,
     "a trainer that hangs": hang_trainer,
-    "kill -9 of pcd": kill_supervisor,
-    "kill -9 of all at once": kill_whole_machine,
+    "kill -9 of pcd": kill_pcd,
+    "kill -9 of everything at once": kill_all_at_once,
     "SIGTERM to pcd": terminate,
     "Ctrl-C": interrupt,
-    "kill -9 of the Prefect server": kill_prefect_server,
+    "kill -9 of the run's own Prefect server": kill_own_prefect_server,
+    "kill -9 of the user's Prefect server": kill_prefect_server,
+    "kill -9 of the MLflow server": kill_mlflow_server,
 }
 
 
-def strike(world: World, fault: Fault, after: float, *options: str) -> int:
-    """Start a run, let the fault come `after` seconds, and run to the end. Returns the exit code of the struck run."""
-    run = world.start(*options)
-    try:
-        with suppress(TimeoutError):
-            _sleep_while_running(run, after)
-        if run.poll() is None:
-            fault(world, run)
-        return run.wait(_WAIT_SECONDS)
-    except BaseException:
-        world.end_all()
-        raise
+def provide_servers(world: World, fault: Fault) -> None:
+    """The servers that this fault strikes."""
+    if fault is kill_prefect_server:
+        world.prefect = PrefectServer(world.folder / "prefect-server", free_port())
+        world.prefect.start()
+    if fault is kill_mlflow_server:
+        world.mlflow = MlflowServer(world.folder / "mlflow-server", free_port())
+        world.mlflow.start()
+
+
+def strike(world: World, fault: Fault, *, after: float = 0.0, steps: int = 0) -> int:
+    """Start a run; the fault comes `after` seconds, when so many steps more are done. Returns the run's exit code."""
+    begun_with = world.steps_done()
+    run = world.start()
+    end = time.monotonic() + after
+    while run.poll() is None and (time.monotonic() < end or world.steps_done() - begun_with < steps):
+        time.sleep(0.02)
+    if run.poll() is None:
+        fault(world, run)
+    return run.wait(_WAIT_SECONDS)
 
 
 def moments(count: int, whole: float, seed: int) -> list[float]:
@@ -92,10 +115,11 @@ def moments(count: int, whole: float, seed: int) -> list[float]:
     return [round(draw.uniform(0.0, whole), 2) for _ in range(count)]
 
 
-def _sleep_while_running(run: "Popen[str]", seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while run.poll() is None and time.monotonic() < end:
-        time.sleep(0.02)
+def _kill_for_a_while(server: Server | None) -> None:
+    assert server is not None  # provide_servers gave it
+    server.kill()
+    time.sleep(_AWAY_SECONDS)
+    server.start()
 
 
 def _wait_for_trainers(world: World, run: "Popen[str]") -> list[psutil.Process]:
@@ -109,11 +133,3 @@ def _wait_for_trainers(world: World, run: "Popen[str]") -> list[psutil.Process]:
 def _send(process: psutil.Process, number: int) -> None:
     with suppress(psutil.Error):
         process.send_signal(number)
-
-
-def _send_children_of_servers(world: World) -> None:
-    """`prefect server start` runs the server in a child."""
-    for process in world.processes():
-        with suppress(psutil.Error):
-            if any("prefect.server" in argument for argument in process.cmdline()):
-                _send(process, signal.SIGKILL)

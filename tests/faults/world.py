@@ -10,12 +10,14 @@ import subprocess
 import sys
 import time
 from contextlib import closing, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 import psutil
 from mlflow import MlflowClient
+
+from tests.servers import MlflowServer, PrefectServer
 
 ROOT: Final = Path(__file__).parents[2]
 WORKLOAD: Final = Path(__file__).parent / "workload.yaml"
@@ -26,8 +28,12 @@ _LIMIT_SECONDS: Final = 600
 @dataclass(slots=True)
 class World:
     folder: Path
-    variables: dict[str, str] = field(default_factory=dict)
-    """Laid over the environment of its runs, such as PREFECT_API_URL."""
+    options: tuple[str, ...] = ()
+    """Of every run here, such as --set arms=[random]."""
+    prefect: PrefectServer | None = None
+    """The user's own server; without, each run has a temporary one."""
+    mlflow: MlflowServer | None = None
+    """The same; its database is looked into directly."""
 
     @property
     def home(self) -> Path:
@@ -37,23 +43,27 @@ class World:
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
         ours = {"PCD_HOME": str(self.home), "PCD_LOCKS": str(self.folder / "locks"), "OMP_NUM_THREADS": "2"}
-        return {**kept, **ours, **self.variables}
+        if self.prefect is not None:
+            ours["PREFECT_API_URL"] = self.prefect.api
+        if self.mlflow is not None:
+            ours["MLFLOW_TRACKING_URI"] = self.mlflow.address
+        return {**kept, **ours}
 
     # Runs.
 
-    def start(self, *options: str) -> subprocess.Popen[str]:
+    def start(self) -> subprocess.Popen[str]:
         self.folder.mkdir(parents=True, exist_ok=True)
-        command = [sys.executable, "-m", "flows", "run", str(WORKLOAD), *options]
+        command = [sys.executable, "-m", "flows", "run", str(WORKLOAD), *self.options]
         with (self.folder / "told.txt").open("a") as told:
             return subprocess.Popen(
                 command, cwd=ROOT, env=self.environment, stdout=told, stderr=subprocess.STDOUT, text=True,
                 start_new_session=True,
             )  # fmt: skip
 
-    def run_to_the_end(self, *options: str, attempts: int = 3) -> int:
+    def run_to_the_end(self, attempts: int = 3) -> int:
         """As somebody would who comes back: the same command, until it is through. Returns how often it was given."""
         for attempt in range(1, attempts + 1):
-            if self.start(*options).wait(_LIMIT_SECONDS) == 0:
+            if self.start().wait(_LIMIT_SECONDS) == 0:
                 return attempt
         raise AssertionError(f"not through after {attempts} runs:\n{self.told[-3000:]}")
 
@@ -67,6 +77,21 @@ class World:
         """The finished stages of these kinds, so that a fault does not wait for them."""
         for kind in kinds:
             shutil.copytree(other.home / "store" / kind, self.home / "store" / kind)
+
+    # Its disk.
+
+    def mount(self, size: str) -> None:
+        """Give the home a disk of its own. Raises CalledProcessError where mounting is not permitted."""
+        self.home.mkdir(parents=True)
+        subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={size}", "tmpfs", str(self.home)], check=True)
+
+    def remount(self, option: str) -> None:
+        """Such as size=1g, ro or rw."""
+        subprocess.run(["mount", "-o", f"remount,{option}", str(self.home)], check=True)
+
+    def unmount(self) -> None:
+        if self.home.is_mount():
+            subprocess.run(["umount", "-l", str(self.home)], check=False)
 
     # What there is.
 
@@ -137,11 +162,20 @@ class World:
                 told.append(f"orphan: {' '.join(process.cmdline())[:200]}")
         return told
 
+    def closed_by_itself(self, seconds: float = 90) -> list[str]:
+        """What still says that it runs, a while after the run that was struck has ended; the warden closes it."""
+        end = time.monotonic() + seconds
+        while (found := [*self.orphans(0), *self.unsettled()]) and time.monotonic() < end:
+            time.sleep(0.5)
+        return found
+
     def unsettled(self) -> list[str]:
         """Runs that MLflow or Prefect show as running, though nothing runs."""
-        found = [f"MLflow: {run.info.run_name} is RUNNING" for run in self._mlflow_runs() if run.info.status == "RUNNING"]
+        found = [
+            f"MLflow: {run.info.run_name} is RUNNING" for run in self._mlflow_runs() if run.info.status == "RUNNING"
+        ]
         for kind in ("flow_run", "task_run"):
-            for name, state in self._prefect(f"select name, state_type from {kind}"):  # noqa: S608
+            for name, state in self._prefect(f"select name, state_type from {kind}"):
                 if state not in ("COMPLETED", "FAILED", "CANCELLED", "CRASHED"):
                     found.append(f"Prefect: {kind} {name} is {state}")
         return found
@@ -156,7 +190,7 @@ class World:
                 expected = [(line["step"], line["loss"]) for line in lines]
                 if [step for step, _ in expected] != list(range(1, len(lines) + 1)):
                     found.append(f"{stage}: its own file has the steps {[step for step, _ in expected]}")
-                history = self._mlflow.get_metric_history(runs[stage].info.run_id, "loss") if stage in runs else []
+                history = self._client.get_metric_history(runs[stage].info.run_id, "loss") if stage in runs else []
                 if sorted((metric.step, metric.value) for metric in history) != expected:
                     found.append(f"{stage}: MLflow has the steps {sorted(metric.step for metric in history)}")
         return found
@@ -174,21 +208,22 @@ class World:
         return found
 
     @property
-    def _mlflow(self) -> MlflowClient:
-        return MlflowClient(f"sqlite:///{self.home / 'mlflow.db'}")
+    def _client(self) -> MlflowClient:
+        folder = self.mlflow.folder if self.mlflow else self.home
+        return MlflowClient(f"sqlite:///{folder / 'mlflow.db'}")
 
     def _mlflow_runs(self) -> list[Any]:
-        experiment = self._mlflow.get_experiment_by_name("pcd-benchmarks")
-        return list(self._mlflow.search_runs([experiment.experiment_id])) if experiment else []
+        experiment = self._client.get_experiment_by_name("pcd-benchmarks")
+        return list(self._client.search_runs([experiment.experiment_id])) if experiment else []
 
     def _prefect(self, query: str) -> list[tuple[str, str]]:
-        path = Path(self.variables.get("PREFECT_HOME", self.home / "prefect")) / "prefect.db"
+        path = (self.prefect.folder if self.prefect else self.home / "prefect") / "prefect.db"
         with closing(sqlite3.connect(path)) as database:
             rows: list[tuple[str, str]] = database.execute(query).fetchall()
         return rows
 
     def end_all(self) -> None:
-        """So that no test leaves anything behind, whatever it found."""
+        """Every process of this home at once, as when the power fails."""
         for process in self.processes():
             with suppress(psutil.Error):
                 process.send_signal(signal.SIGKILL)

@@ -11,6 +11,7 @@ from prefect.states import Completed, Running
 
 from flows.journal import Journal, Outcome, Run
 from flows.settle import settle
+from tests.servers import PrefectServer
 
 pytestmark = pytest.mark.slow  # a real server is started
 
@@ -86,12 +87,12 @@ def test_a_state_that_is_final_is_left_alone(prefect_api: str, tmp_path: Path) -
 
 
 def test_tasks_of_a_flow_that_was_killed_are_settled_by_their_stages(
-    prefect_api: str, tmp_path: Path, prefect_server: object
+    prefect_api: str, tmp_path: Path, prefect_server: PrefectServer
 ) -> None:
-    environment = prefect_server.environment  # type: ignore[attr-defined]
     done = subprocess.run(
-        [sys.executable, "-c", _FLOW], env=environment, capture_output=True, text=True, check=False, timeout=120
-    )
+        [sys.executable, "-c", _FLOW], env=prefect_server.environment, capture_output=True, text=True, check=False,
+        timeout=120,
+    )  # fmt: skip
     assert done.returncode == 9, done.stderr
     journal = _journal(done.stdout.split()[0], tmp_path)
     with get_client(sync_client=True) as client:  # its own event may not have arrived before it died

@@ -53,6 +53,15 @@ def test_a_manifest_says_what_its_key_is_a_hash_of(store: Store, stage: Stage) -
     assert manifest["labels"] == stage.labels
 
 
+def test_a_long_diff_of_the_source_lies_beside_the_manifest(store: Store, stage: Stage) -> None:
+    store.work_folder(stage)
+    folder = store.commit(stage, {"environment": {"git_commit": "abc", "git_diff": "+ a line\n" * 1000}})
+    manifest = json.loads((folder / "manifest.json").read_text())
+    assert manifest["environment"] == {"git_commit": "abc", "git_diff": "see git.diff"}
+    assert (folder / "git.diff").read_text() == "+ a line\n" * 1000
+    assert list(manifest["files"]) == ["git.diff"]
+
+
 def test_how_a_running_stage_fared_is_not_kept(store: Store, stage: Stage) -> None:
     for name in ("heartbeat.json", "activity.json", "checkpoint.json", ".result.json.part"):
         (store.work_folder(stage) / name).write_text("{}")
@@ -176,10 +185,12 @@ def test_a_second_flow_waits_until_the_first_has_committed(store: Store, stage: 
         assert [other.stdout.readline() for _ in range(2)] == ["asks\n", "waits\n"]
         time.sleep(0.5)
         assert other.poll() is None
-        assert store.is_locked(stage.kind, stage.key)
+        with Store(store.root).unlocked(stage.kind, stage.key) as free:
+            assert not free
         _finish(store, stage)
     assert other.communicate(timeout=30)[0] == "found\n"
-    assert not store.is_locked(stage.kind, stage.key)
+    with store.unlocked(stage.kind, stage.key) as free:
+        assert free
 
 
 def _start(store: Store, code: str = COMPUTE_ONCE) -> subprocess.Popen[str]:

@@ -1,3 +1,6 @@
+import multiprocessing
+import os
+import socket
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +22,7 @@ from pcd.distributed import (
 )
 from pcd.pairing import paired_loss
 from pcd.settings import LossSettings
+from pcd.stage import Finished
 
 CPU = torch.device("cpu")
 TwoRanks = Callable[[Callable[[], Any]], list[Any]]
@@ -51,6 +55,30 @@ def test_alone_no_process_group_is_joined(monkeypatch: pytest.MonkeyPatch) -> No
     with process_group("cpu") as device:
         assert device == CPU
         assert not torch.distributed.is_initialized()
+
+
+@pytest.mark.parametrize("found_by", [0, 1])
+def test_a_result_that_one_rank_found_ends_all_of_them(found_by: int) -> None:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    context = multiprocessing.get_context("fork")
+    answers: Any = context.Queue()
+
+    def join(number: int) -> None:
+        os.environ |= {"RANK": str(number), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+        try:
+            with process_group("cpu", found_result=number == found_by):
+                answers.put("went on")
+        except Finished:
+            answers.put("finished")
+
+    processes = [context.Process(target=join, args=(number,)) for number in range(2)]
+    for process in processes:
+        process.start()
+    assert [answers.get(timeout=60) for _ in processes] == ["finished", "finished"]
+    for process in processes:
+        process.join(60)
 
 
 def _rows() -> Tensor:

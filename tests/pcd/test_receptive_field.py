@@ -7,6 +7,8 @@ from PIL import Image
 from torch import Tensor, nn
 
 from pcd.errors import PCDError
+from pcd.folder_index import FolderIndex
+from pcd.image_folder import Listing
 from pcd.image_sources import FolderImages, open_images
 from pcd.receptive_field import effective_receptive_field, probe_images, smallest_square, write_receptive_field
 from pcd.students import Student, build_student
@@ -170,6 +172,11 @@ def test_the_student_is_left_as_it_was(tmp_path: Path, images: Tensor) -> None:
     assert torch.equal(torch.get_rng_state(), random)
 
 
+def _pool(paths: list[Path]) -> FolderImages:
+    names = [str(path.relative_to("/")) for path in paths]
+    return FolderImages(FolderIndex.of(Listing(Path("/"), names, [0] * len(names))))
+
+
 @pytest.mark.parametrize(("size", "expected"), [(32, 64), (64, 64), (96, 128), (224, 256)])
 def test_probe_images_have_a_map_with_an_even_side(image_pool: Path, size: int, expected: int) -> None:
     assert probe_images(open_images(image_pool), size).shape == (8, 3, expected, expected)
@@ -178,17 +185,23 @@ def test_probe_images_have_a_map_with_an_even_side(image_pool: Path, size: int, 
 @pytest.mark.parametrize(("count", "chosen"), [(1, 1), (8, 8), (9, 5), (24, 8)])
 def test_probe_images_come_from_all_over_the_pool(image_pool: Path, count: int, chosen: int) -> None:
     paths = sorted(image_pool.glob("*.png"))[:count]
-    images = probe_images(FolderImages(paths), 32)
+    images = probe_images(_pool(paths), 32)
     assert len(images) == chosen
-    assert torch.equal(images[:1], probe_images(FolderImages(paths[:1]), 32))
+    assert torch.equal(images[:1], probe_images(_pool(paths[:1]), 32))
 
 
 def test_probe_images_leave_out_what_cannot_be_read(image_pool: Path, tmp_path: Path) -> None:
     (tmp_path / "damaged.png").write_bytes(b"damaged")
     good = sorted(image_pool.glob("*.png"))[0]
-    assert len(probe_images(FolderImages([tmp_path / "damaged.png", tmp_path / "gone.png", good]), 32)) == 1
+    assert len(probe_images(_pool([tmp_path / "damaged.png", tmp_path / "gone.png", good]), 32)) == 1
+
+
+def test_where_none_of_the_chosen_images_can_be_read_others_are_taken(image_pool: Path, tmp_path: Path) -> None:
+    good = sorted(image_pool.glob("*.png"))[:8]
+    paths = [path for pair in zip([tmp_path / "gone.png"] * 8, good, strict=True) for path in pair]
+    assert torch.equal(probe_images(_pool(paths), 32), probe_images(_pool(good), 32))
 
 
 def test_a_pool_of_which_nothing_can_be_read_is_the_users_error(tmp_path: Path) -> None:
-    with pytest.raises(PCDError, match="none of the images"):
-        probe_images(FolderImages([tmp_path / "gone.png"]), 32)
+    with pytest.raises(PCDError, match="no image of the pool can be read"):
+        probe_images(_pool([tmp_path / "gone.png"]), 32)

@@ -65,6 +65,21 @@ def test_sound_weights_replay_to_a_finite_step(captured: Path) -> None:
     assert (again.first_module, again.weights, again.gradients) == (None, (), ())
 
 
+def test_another_ranks_capture_takes_the_weights_from_the_first_ones(captured: Path) -> None:
+    saved = torch.load(captured, weights_only=True)
+    other = captured.with_name("nonfinite-step1-rank1.pt")
+    torch.save({name: value for name, value in saved.items() if name not in ("student", "negatives")}, other)
+    assert replay(other).first_module == replay(captured).first_module
+
+
+def test_another_ranks_capture_without_the_first_ones_is_the_users_error(captured: Path) -> None:
+    saved = torch.load(captured, weights_only=True)
+    other = captured.rename(captured.with_name("nonfinite-step1-rank1.pt"))
+    torch.save({name: value for name, value in saved.items() if name not in ("student", "negatives")}, other)
+    with pytest.raises(PCDError, match=r"rank0\.pt is gone"):
+        replay(other)
+
+
 def test_another_number_format_can_be_tried(captured: Path) -> None:
     assert replay(captured, "fp16").precision == "fp16"
 

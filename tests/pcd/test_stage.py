@@ -190,9 +190,38 @@ def test_a_second_process_waits_until_the_first_has_left_the_folder(
     second = subprocess.Popen(command("succeed"), env=stage_environment)
     with pytest.raises(subprocess.TimeoutExpired):
         second.wait(2)
+    told = json.loads((tmp_path / "out" / "activity.json").read_text())
+    assert told["phase"] == "waiting for another process to leave the folder"
     first.terminate()
     assert first.communicate(timeout=30)[0] == ""
     assert (first.returncode, second.wait(30)) == (EXIT_STOPPED, 0)
+
+
+def test_an_activity_is_told_when_it_changes_and_else_once_a_second(make_spec: Callable[..., Spec]) -> None:
+    spec = make_spec({})
+
+    def told(phase: str, done: int, total: int) -> tuple[str, int]:
+        spec.activity(phase, done, total)
+        record = json.loads((spec.out / "activity.json").read_text())
+        return record["phase"], record["done"]
+
+    assert told("evaluation", 0, 9) == ("evaluation", 0)
+    assert told("evaluation", 1, 9) == ("evaluation", 0)
+    assert told("export", 2, 9) == ("export", 2)
+    assert told("export", 9, 9) == ("export", 9)
+
+
+def test_an_activity_that_cannot_be_told_ends_nothing(make_spec: Callable[..., Spec]) -> None:
+    spec = make_spec({})
+    spec.out.rmdir()
+    spec.activity("evaluation", 0, 9)
+
+
+def test_another_rank_tells_no_activity(make_spec: Callable[..., Spec], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RANK", "1")
+    spec = make_spec({})
+    spec.activity("evaluation", 0, 9)
+    assert list(spec.out.iterdir()) == []
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:

@@ -15,6 +15,8 @@ from torch import nn
 from eval.detectron.evaluate import evaluate_detector
 from eval.shapes import CLASS_NAMES
 from eval.table import METRICS
+from pcd.settings import StageRuntime
+from pcd.stage import Metrics, Spec, Stopped
 
 
 class Oracle(nn.Module):
@@ -42,11 +44,16 @@ class Oracle(nn.Module):
         )
 
 
+def spec_into(out: Path) -> Spec:
+    runtime = StageRuntime(workers=0).model_dump()
+    return Spec("test", "test", {}, {}, out, runtime, Metrics(out / "metrics.jsonl"))
+
+
 @pytest.fixture(scope="module")
 def perfect(
     new_config: Callable[..., Any], val_name: str, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, float | None]:
-    return evaluate_detector(new_config(), Oracle(val_name), val_name, 0, tmp_path_factory.mktemp("oracle"))
+    return evaluate_detector(new_config(), Oracle(val_name), val_name, spec_into(tmp_path_factory.mktemp("oracle")))
 
 
 @pytest.fixture(scope="module")
@@ -61,7 +68,7 @@ def nothing(
     """The figures of a detector that reports nothing."""
     cfg = new_config()
     cfg.MODEL.ROI_HEADS.SCORE_THRESH_TEST = 1.1
-    return evaluate_detector(cfg, new_detector(cfg), val_name, 0, nothing_folder)
+    return evaluate_detector(cfg, new_detector(cfg), val_name, spec_into(nothing_folder))
 
 
 def test_detections_equal_to_the_annotations_score_a_hundred(perfect: dict[str, float | None]) -> None:
@@ -95,14 +102,32 @@ def test_a_detector_that_finds_nothing_leaves_an_empty_list(
 
 
 def test_only_the_predictions_are_left(nothing: dict[str, float | None], nothing_folder: Path) -> None:
-    assert [path.name for path in nothing_folder.iterdir()] == ["predictions.json"]
+    assert sorted(path.name for path in nothing_folder.iterdir()) == ["activity.json", "predictions.json"]
+
+
+def test_the_progress_of_the_evaluation_is_told(
+    new_config: Callable[..., Any], val_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(Spec, "activity", lambda spec, *activity: told.append(activity))
+    evaluate_detector(new_config(), Oracle(val_name), val_name, spec_into(tmp_path))
+    assert told == [*(("evaluation", done, 8) for done in range(8)), ("AP", 0, 1)]
+
+
+def test_an_evaluation_that_is_asked_to_stop_stops_at_once(
+    new_config: Callable[..., Any], val_name: str, tmp_path: Path
+) -> None:
+    spec = spec_into(tmp_path)
+    spec.request_stop()
+    with pytest.raises(Stopped):
+        evaluate_detector(new_config(), Oracle(val_name), val_name, spec)
 
 
 def test_a_fresh_detector_leaves_detections_in_the_annotations_categories(
     new_config: Callable[..., Any], new_detector: Callable[..., Any], val_name: str, tmp_path: Path
 ) -> None:
     cfg = new_config()
-    evaluate_detector(cfg, new_detector(cfg), val_name, 0, tmp_path)
+    evaluate_detector(cfg, new_detector(cfg), val_name, spec_into(tmp_path))
     found = json.loads((tmp_path / "predictions.json").read_text())
     assert found
     assert {d["category_id"] for d in found} <= set(range(1, len(CLASS_NAMES) + 1))

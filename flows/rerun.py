@@ -1,0 +1,147 @@
+"""The flow that runs a recorded benchmark again and judges whether it comes out the same."""
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import httpx
+from prefect import flow
+from prefect.artifacts import create_link_artifact, create_markdown_artifact
+from prefect.client.schemas.objects import State
+from prefect.context import FlowRunContext
+from prefect.exceptions import PrefectException
+from prefect.runtime import flow_run
+from prefect.states import Completed, Failed
+from pydantic import Field
+
+from eval.verdict import RunVerdict, judge
+from eval.verdict_figure import draw_verdict
+from eval.verdict_table import message_of, write_verdict
+from flows.benchmark import benchmark
+from flows.home import home
+from flows.prefect_server import pages_address
+from flows.profiles import validate
+from flows.run_record import RunRecord, latest_record
+from flows.run_results import read_cells
+from flows.settings import Benchmark
+from flows.tracking_verdict import record_verdict
+from pcd.errors import PCDError, StageFailedError
+
+__all__ = ["PartName", "Shared", "find_original", "rerun", "verdict_folder"]
+
+_log = logging.getLogger(__name__)
+
+Shared = Literal["teacher", "data", "pretrain"]
+PartName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
+
+
+def _flow_run_name() -> str:
+    return f"rerun {flow_run.parameters.get('run') or 'of the latest'}"
+
+
+@flow(name="rerun", flow_run_name=_flow_run_name, validate_parameters=True)
+def rerun(run: str | None = None, share: tuple[Shared, ...] = (), part: PartName | None = None) -> State[None]:
+    """Run a finished benchmark again from its recorded settings, and judge each of its cells.
+
+    Args:
+        run: name or key of a finished benchmark; by default the one that was finished last.
+        share: kinds of stages that are not computed again but taken from the whole store.
+        part: of the store, where the rerun computes; by default a fresh one, which a retry goes on with.
+
+    The state's message is the verdict. It is Failed if a cell was not reproduced, has fallen by more than the
+    tolerance whatever has changed since, or came to no result this time.
+
+    Raises:
+        PCDError: there is no such benchmark, or it cannot be run any more.
+        StageFailedError: the rerun failed and left nothing to judge.
+    """
+    original = find_original(run)
+    settings = validate(original.settings, f"the recorded settings of {original.name}")
+    flow_run_id = _flow_run_id()
+    part = part or f"{original.name}-{flow_run_id[:8]}"
+    again = _run_again(original, settings, part, share)
+    verdict = judge(_cells(original), _cells(again), settings.noise_ap)
+
+    folder = verdict_folder(part)
+    folder.mkdir(parents=True, exist_ok=True)
+    notes = [f"Rerun of {original.name} ({original.key[:12]}) in the part {part} of the store."]
+    if share:
+        notes.append(f"Taken from the original, not computed again: {', '.join(share)}.")
+    write_verdict(folder, f"Rerun of {original.name}", verdict, notes)
+    draw_verdict(verdict, folder / "verdict.png")
+    _publish(verdict, folder, original, again, flow_run_id)
+
+    message = message_of(original.name, verdict)
+    print(message, flush=True)
+    return Failed(message=message) if verdict.is_failure else Completed(message=message)
+
+
+def find_original(run: str | None) -> RunRecord:
+    """Raises PCDError if there is none, or it was recorded without its settings."""
+    original = latest_record(run)
+    if original is None:
+        raise PCDError(f"no finished benchmark{f' {run}' if run else ''} here; run one: pcd run demo")
+    if not original.settings or not original.stages:
+        raise PCDError(
+            f"benchmark {original.name} was recorded without its settings; run it once more with this version"
+        )
+    if not any(stage.startswith("finetune:") for stage in original.stages):
+        raise PCDError(f"benchmark {original.name} has no cells to judge; it pre-trains alone")
+    return original
+
+
+def verdict_folder(part: str) -> Path:
+    """Where a rerun leaves verdict.json, .md, .html, .csv and .png."""
+    return home() / "reruns" / part / "verdict"
+
+
+def _run_again(original: RunRecord, settings: Benchmark, part: str, share: tuple[Shared, ...]) -> RunRecord:
+    began = time.time()
+    try:
+        benchmark(settings, part=part, share=share, rerun_of=original.mlflow_run_id)
+    except StageFailedError:  # cells that failed are holes of the verdict
+        failed = latest_record(part)
+        if failed is None or failed.finished < began:
+            raise
+    again = latest_record(part)
+    assert again is not None  # the flow wrote it last
+    return again
+
+
+def _cells(record: RunRecord) -> Any:
+    """A rerun shares stages of the whole store; its own part comes first."""
+    roots = [home() / "reruns" / record.part / "store"] if record.part else []
+    return read_cells(record.stages, record.holes, [*roots, home() / "store"])
+
+
+def _publish(verdict: RunVerdict, folder: Path, original: RunRecord, again: RunRecord, flow_run_id: str) -> None:
+    """Nothing of this changes the verdict, so that none of it may fail the flow."""
+    tags = {
+        "prefect.flow_run_id": flow_run_id,
+        "prefect.flow_run_url": f"{pages_address()}/runs/flow-run/{flow_run_id}",
+    }
+    title = f"Rerun of {original.name}"
+    table = (folder / "verdict.md").read_text()
+    _say(lambda: create_markdown_artifact(table, key="verdict", description=title))
+    path = record_verdict(verdict, folder, original, again, tags)
+    if path is None:
+        print(f"MLflow did not take the verdict; it is in {folder}", flush=True)
+        return
+    page = "/".join(again.mlflow_page.split("/", 3)[:3]) + path
+    _say(lambda: create_link_artifact(page, "verdict in MLflow", key="mlflow-verdict", description=title))
+
+
+def _say(say: Callable[[], object]) -> None:
+    try:
+        say()
+    except (httpx.HTTPError, PrefectException):
+        _log.warning("Prefect did not take an artifact", exc_info=True)
+
+
+def _flow_run_id() -> str:
+    context = FlowRunContext.get()
+    assert context is not None  # we are inside the flow
+    assert context.flow_run is not None
+    return str(context.flow_run.id)

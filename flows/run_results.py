@@ -1,0 +1,107 @@
+"""The cells of a finished benchmark as eval.verdict judges them: figures, weights, and what they rest on."""
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from eval.verdict import CellRun
+
+__all__ = ["read_cells"]
+
+_CELL: Final = "finetune:"
+_COMPUTES: Final = ("pretrain", "finetune")
+"""Stages whose source, versions and hardware move an AP. What teacher and data leave is known by its content."""
+_COMPUTING_PACKAGES: Final = frozenset(
+    ("torch", "torchvision", "timm", "detectron2", "numpy", "pillow", "pycocotools", "safetensors", "webdataset")
+)
+
+
+def read_cells(stages: Mapping[str, str], holes: Mapping[str, str], roots: Sequence[Path]) -> list[CellRun]:
+    """The cells of one run.
+
+    Args:
+        stages: stage id to key, as the run's record names them.
+        holes: id of a cell's stage to the reason why the run has no result of it.
+        roots: folders of stores, <root>/<kind>/<key>/; the first that has a stage counts.
+    """
+    cells = dict.fromkeys(stage for stage in (*stages, *holes) if stage.startswith(_CELL))
+    return [_read_cell(stage, stages, holes, roots) for stage in cells]
+
+
+def _read_cell(stage: str, stages: Mapping[str, str], holes: Mapping[str, str], roots: Sequence[Path]) -> CellRun:
+    cell = stage.removeprefix(_CELL)
+    group = cell.rpartition(".")[0]
+    if stage in holes:
+        return CellRun(cell=cell, group=group, hole=holes[stage])
+    try:
+        chain = dict(_chain(stage, stages, roots))
+        result = _read(chain[stage] / "result.json")
+        basis = _basis(chain)
+    except (OSError, ValueError, KeyError):
+        return CellRun(cell=cell, group=group, hole="the store no longer has all of its stages")
+    metrics, weights = result["metrics"], result.get("weights_sha256")
+    return CellRun(cell=cell, group=group, metrics=metrics, weights_sha256=weights, basis=basis)
+
+
+def _chain(stage: str, stages: Mapping[str, str], roots: Sequence[Path]) -> Iterator[tuple[str, Path]]:
+    """The stage and all that it rests on, each with its folder. Raises KeyError or OSError if one is gone."""
+    kind, key = stage.partition(":")[0], stages[stage]
+    folder = next((root / kind / key for root in roots if (root / kind / key / "manifest.json").exists()), None)
+    if folder is None:
+        raise FileNotFoundError(key)
+    yield stage, folder
+    for of in _read(folder / "manifest.json")["inputs"].values():
+        yield from _chain(of, stages, roots)
+
+
+def _basis(chain: Mapping[str, Path]) -> dict[str, dict[str, str]]:
+    """eval.verdict.BASES of a cell. A value that is not the same in all of its stages is all of theirs."""
+    found: dict[str, dict[str, set[str]]] = {
+        base: {} for base in ("settings", "data", "source", "versions", "hardware")
+    }
+
+    def add(base: str, values: Mapping[str, Any]) -> None:
+        for name, value in values.items():
+            found[base].setdefault(name, set()).add(value if isinstance(value, str) else json.dumps(value))
+
+    for stage, folder in chain.items():
+        kind, manifest = stage.partition(":")[0], _read(folder / "manifest.json")
+        parts, environment = manifest["parts"], manifest["environment"]
+        add("settings", dict(_flat(parts["settings"])))
+        add("data", {f"{kind} {name}": value for name, value in parts["files"].items()})
+        if kind in ("teacher", "data"):
+            result = _read(folder / "result.json")
+            add("data", {f"{kind} {name}": result[name] for name in ("fingerprint", "sha256") if name in result})
+        if kind in _COMPUTES:
+            add("source", parts["sources"])
+            add("versions", {"Python": environment["python"], **_versions(environment)})
+            add("hardware", {"device": _hardware_class(folder, environment)})
+    return {base: {name: " + ".join(sorted(v)) for name, v in values.items()} for base, values in found.items()}
+
+
+def _versions(environment: Mapping[str, Any]) -> dict[str, str]:
+    listed = dict(line.split("==", 1) for line in environment.get("all_packages", ()) if "==" in line)
+    every = {name.lower(): version for name, version in (listed | environment["packages"]).items()}
+    return {name: version for name, version in every.items() if name in _COMPUTING_PACKAGES and version}
+
+
+def _hardware_class(folder: Path, environment: Mapping[str, Any]) -> str:
+    """The kind of GPU that a stage ran on, or of CPU; how many there were changes rounding alone."""
+    gpus: Sequence[str] = environment["gpus"]
+    if gpus and _read(folder / "spec.json")["runtime"]["device"] != "cpu":
+        return " + ".join(sorted({gpu.partition(",")[0].strip() for gpu in gpus}))
+    return str(environment["processor"])
+
+
+def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield prefix + name, value
+
+
+def _read(path: Path) -> dict[str, Any]:
+    content: dict[str, Any] = json.loads(path.read_text())
+    return content

@@ -1,0 +1,104 @@
+"""The verdict of a rerun in MLflow: a run of its own, and tags that lead from it to both benchmark runs and back."""
+
+import json
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from mlflow import MlflowClient
+from mlflow.entities import Metric, RunStatus, RunTag
+from mlflow.exceptions import MlflowException
+
+from eval.verdict import JUDGED_METRICS, RunVerdict
+from flows.run_record import RunRecord
+
+__all__ = ["record_verdict"]
+
+_log = logging.getLogger(__name__)
+
+_FILES: Final = ("verdict.png", "verdict.json", "verdict.csv", "verdict.md", "verdict.html")
+
+
+def record_verdict(
+    verdict: RunVerdict, folder: Path, original: RunRecord, rerun: RunRecord, tags: Mapping[str, str]
+) -> str | None:
+    """Make the verdict's run, or renew that of an earlier attempt, beside the run of the rerun it is about.
+
+    Args:
+        verdict: becomes metrics, `<cell>/<metric> <what>` and the counts of each outcome.
+        folder: of eval.verdict_table.write_verdict and eval.verdict_figure.draw_verdict.
+        original, rerun: both benchmark runs. The original may lie in another MLflow, and then gets no link.
+        tags: more of them.
+
+    Returns the page of the run, as path behind MLflow's address; None if MLflow did not take it, which is logged.
+    """
+    try:
+        return _record(MlflowClient(tracking_uri=rerun.tracking_uri), verdict, folder, original, rerun, tags)
+    except MlflowException:
+        _log.warning("MLflow did not take the verdict in %s", folder, exc_info=True)
+        return None
+
+
+def _record(
+    client: MlflowClient, verdict: RunVerdict, folder: Path, original: RunRecord, rerun: RunRecord,
+    tags: Mapping[str, str],
+) -> str:  # fmt: skip
+    experiment = str(client.get_run(rerun.mlflow_run_id).info.experiment_id)
+    identity = {"pcd.stage": "verdict", "pcd.rerun_run": rerun.mlflow_run_id}
+    query = " and ".join(f"tags.`{name}` = '{value}'" for name, value in identity.items())
+    found = client.search_runs([experiment], query, max_results=1)
+    name = f"verdict: {rerun.part or rerun.name}"
+    run = found[0] if found else client.create_run(experiment, tags=identity, run_name=name)
+    run_id, outcome = str(run.info.run_id), verdict.outcome or "hole"
+    said = dict(tags) | {
+        "pcd.part": rerun.part or "",
+        "pcd.original_run": original.mlflow_run_id,
+        "pcd.outcome": outcome,
+        "pcd.regressed": str(verdict.regressed).lower(),
+        "mlflow.note.content": _first_page(folder, original, rerun),
+    }
+    client.log_batch(run_id, metrics=_metrics(verdict), tags=_run_tags(said))
+    for file in _FILES:
+        client.log_artifact(run_id, str(folder / file))
+    client.set_terminated(run_id, RunStatus.to_string(RunStatus.FAILED if verdict.is_failure else RunStatus.FINISHED))
+    client.log_batch(rerun.mlflow_run_id, tags=_run_tags({"pcd.verdict_run": run_id, "pcd.outcome": outcome}))
+    _link_original(client, original, {"pcd.last_verdict_run": run_id, "pcd.last_rerun_run": rerun.mlflow_run_id})
+    return f"/#/experiments/{experiment}/runs/{run_id}?workflowType=machine_learning"
+
+
+def _run_tags(tags: Mapping[str, str]) -> list[RunTag]:
+    return [RunTag(name, value) for name, value in tags.items()]
+
+
+def _link_original(client: MlflowClient, original: RunRecord, tags: Mapping[str, str]) -> None:
+    try:
+        client.log_batch(original.mlflow_run_id, tags=_run_tags(tags))
+    except MlflowException as error:
+        if error.error_code != "RESOURCE_DOES_NOT_EXIST":
+            raise
+
+
+def _metrics(verdict: RunVerdict) -> list[Metric]:
+    figures: dict[str, float] = {"cells": len(verdict.cells)}
+    for cell in verdict.cells:
+        outcome = f"cells {cell.outcome or 'hole'}"
+        figures[outcome] = figures.get(outcome, 0) + 1
+        for metric in JUDGED_METRICS:
+            if d := cell.differences.get(metric):
+                parts = {"original": d.original, "rerun": d.rerun, "difference": d.change, "tolerance": d.tolerance.ap}
+                figures |= {f"{cell.cell}/{metric} {what}": value for what, value in parts.items()}
+    return [Metric(name, value, 0, 0) for name, value in figures.items()]
+
+
+def _first_page(folder: Path, original: RunRecord, rerun: RunRecord) -> str:
+    links = f"[the original]({_path(original)}) · [the rerun]({_path(rerun)})"
+    notes: Any = json.loads((folder / "verdict.json").read_text())["notes"]
+    table = (folder / "verdict.md").read_text().partition("\n\n")[2].partition("\n\n")[0]
+    # MLflow folds the description behind its first lines: the table stands there.
+    return "\n".join([table, "", links, "", *(f"- {note}" for note in notes)])
+
+
+def _path(record: RunRecord) -> str:
+    """Within MLflow's pages, whatever their address is today."""
+    return "/" + record.mlflow_page.split("/", 3)[3]
