@@ -3,6 +3,7 @@
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -121,14 +122,13 @@ def _total(running: Sequence[StageReport], plan: Plan) -> Total:
 
 def _end(seconds: Mapping[str, float], inputs: Mapping[str, Iterable[str]], parallel: int) -> float:
     """When the last stage ends, if each begins as soon as its inputs are there and one of `parallel` places is free."""
-    waiting, ended, now = list(seconds), set[str](), 0.0
+    waiting, ended, now = dict(seconds), set[str](), 0.0
     running: list[tuple[float, str]] = []
     needs = {stage: set(inputs[stage]) & seconds.keys() for stage in waiting}
     while waiting or running:
-        ready = [stage for stage in waiting if needs[stage] <= ended][: parallel - len(running)]
-        for stage in ready:
-            waiting.remove(stage)
-            heapq.heappush(running, (now + seconds[stage], stage))
+        ready = (stage for stage in waiting if needs[stage] <= ended)
+        for stage in list(islice(ready, parallel - len(running))):
+            heapq.heappush(running, (now + waiting.pop(stage), stage))
         now, stage = heapq.heappop(running)
         ended.add(stage)
     return now
