@@ -161,7 +161,7 @@ def stop_stage(home: Path, name: str) -> str:
         return f"{beat.stage} had just finished"
     while beat.is_alive and heartbeat.exists():
         time.sleep(_POLL_SECONDS)
-    if not beat.is_alive:
+    if heartbeat.exists():  # the supervisor removes it last
         return f"{beat.stage}: its pcd process ended as well; the next run goes on from the last checkpoint"
     try:
         return f"{beat.stage} {json.loads((beat.work / ENDED).read_text())['how']}"
