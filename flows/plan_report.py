@@ -3,6 +3,7 @@
 import heapq
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -76,12 +77,12 @@ def report_plan(
     """Arguments as of flows.selection.select, which says what raises."""
     plan, anew = select(whole, only=only, from_stage=from_stage, fresh=fresh)
     model = CostModel(plan)
-    stages = tuple(_report(stage, store, model, stage.id in anew) for stage in plan.stages)
+    stages = tuple(_report(stage, store, model, stage.id in anew, plan.benchmark.name) for stage in plan.stages)
     total = _total([report for report in stages if report.runs], plan)
     return PlanReport(plan=plan, stages=stages, total=total, hardware=model.hardware, images=model.images)
 
 
-def _report(stage: Stage, store: Store, model: CostModel, anew: bool) -> StageReport:
+def _report(stage: Stage, store: Store, model: CostModel, anew: bool, benchmark: str) -> StageReport:
     found = store.state(stage)
     state, step, why = found.name, found.step, tuple[str, ...]()
     if anew:
@@ -91,7 +92,8 @@ def _report(stage: Stage, store: Store, model: CostModel, anew: bool) -> StageRe
             ("computed anew, as asked for",) if found.name in ("cached", "remote") else (),
         )
     elif state in ("resumable", "to run") and not stage.missing:
-        why = tuple(in_words(difference) for difference in explain(stage, store) if difference.what != "never ran")
+        reasons = explain(stage, store, benchmark)
+        why = tuple(in_words(difference) for difference in reasons if difference.what != "never ran")
     estimate, place = model.estimate(stage, step or 0), store.root / stage.kind / f".work-{stage.key}"
     disk = estimate.disk_mb
     if state == "cached":
@@ -120,14 +122,13 @@ def _total(running: Sequence[StageReport], plan: Plan) -> Total:
 
 def _end(seconds: Mapping[str, float], inputs: Mapping[str, Iterable[str]], parallel: int) -> float:
     """When the last stage ends, if each begins as soon as its inputs are there and one of `parallel` places is free."""
-    waiting, ended, now = list(seconds), set[str](), 0.0
+    waiting, ended, now = dict(seconds), set[str](), 0.0
     running: list[tuple[float, str]] = []
     needs = {stage: set(inputs[stage]) & seconds.keys() for stage in waiting}
     while waiting or running:
-        ready = [stage for stage in waiting if needs[stage] <= ended][: parallel - len(running)]
-        for stage in ready:
-            waiting.remove(stage)
-            heapq.heappush(running, (now + seconds[stage], stage))
+        ready = (stage for stage in waiting if needs[stage] <= ended)
+        for stage in list(islice(ready, parallel - len(running))):
+            heapq.heappush(running, (now + waiting.pop(stage), stage))
         now, stage = heapq.heappop(running)
         ended.add(stage)
     return now

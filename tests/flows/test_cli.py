@@ -1,4 +1,3 @@
-import json
 import subprocess
 import sys
 from pathlib import Path
@@ -42,18 +41,6 @@ def test_bad_input_gets_one_line_and_exit_code_2(arguments: list[str], told: str
     assert done.returncode == 2
     assert told in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_the_plan_shows_every_stage_and_its_state(pcd: Pcd) -> None:
-    lines = pcd("plan", "smoke").stdout.splitlines()
-    assert len(lines) == 1 + 6
-    assert all("to run" in line and "python -m" in line for line in lines[1:])
-
-
-def test_the_plan_speaks_json(pcd: Pcd) -> None:
-    plan = json.loads(pcd("plan", "smoke", "--json").stdout)
-    assert plan["settings"]["name"] == "smoke"
-    assert [stage["state"] for stage in plan["stages"]] == ["to run"] * 6
 
 
 def test_a_home_that_cannot_be_written_is_named(tmp_path: Path, pcd: Pcd, monkeypatch: pytest.MonkeyPatch) -> None:
