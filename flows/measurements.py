@@ -66,9 +66,13 @@ def write_measurement(measurement: Measurement) -> None:
         file.write(json.dumps(asdict(measurement)) + "\n")
 
 
-def measure(folder: Path) -> dict[str, Any]:
-    """What a stage's folder tells of its steps, memory and disk, by the names of Measurement."""
-    lines, result = _lines(folder / "metrics.jsonl"), _result(folder)
+def measure(folder: Path, *, has_steps: bool = True) -> dict[str, Any]:
+    """What a stage's folder tells of its steps, memory and disk, by the names of Measurement.
+
+    Args:
+        has_steps: whether the steps in metrics.jsonl are alike; else all of its time counts as beside them.
+    """
+    lines, result = _lines(folder / "metrics.jsonl") if has_steps else [], _read(folder / "result.json")
     gaps = [
         (b["time"] - a["time"]) / (b["step"] - a["step"])
         for a, b in pairwise(lines)
@@ -79,6 +83,9 @@ def measure(folder: Path) -> dict[str, Any]:
     other_seconds = None
     if seconds is not None:
         end = (folder / "result.json").stat().st_mtime
+        # From the start of the process: its own clock begins behind the imports.
+        started = _read(folder / "heartbeat.json").get("started")
+        seconds = max(seconds, end - started) if started else seconds
         done = [line["step"] for line in lines if line["time"] >= end - seconds]  # by the last of its processes
         before = [line["step"] for line in lines if line["time"] < end - seconds]
         steps = max(done, default=0) - max(before, default=0)
@@ -106,12 +113,12 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _result(folder: Path) -> Mapping[str, Any]:
+def _read(path: Path) -> Mapping[str, Any]:
     try:
-        result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+        found: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return result
+    return found
 
 
 def _gpu_memory(samples: Iterable[Mapping[str, Any]]) -> float | None:

@@ -57,6 +57,17 @@ def test_of_a_resumed_stage_the_last_process_counts_for_what_is_beside_the_steps
     assert found["other_seconds"] == pytest.approx(20 - 5 * 2.0)
 
 
+def test_a_stage_counts_from_the_start_of_its_process(tmp_path: Path) -> None:
+    folder = _stage(tmp_path / "stage", _steps(5, 2.0), seconds=12.0, end=1010.0)
+    (folder / "heartbeat.json").write_text(json.dumps({"started": 990.0}))
+    assert measure(folder)["other_seconds"] == pytest.approx(20 - 5 * 2.0)
+
+
+def test_without_steps_that_are_alike_all_its_time_is_beside_them(tmp_path: Path) -> None:
+    found = measure(_stage(tmp_path / "stage", _steps(5, 2.0), seconds=12.0, end=1010.0), has_steps=False)
+    assert (found["step_seconds"], found["other_seconds"]) == (None, 12.0)
+
+
 def test_an_interrupted_stage_tells_its_steps_alone(tmp_path: Path) -> None:
     found = measure(_stage(tmp_path / "stage", _steps(5, 3.0), seconds=None, end=0))
     assert (found["step_seconds"], found["other_seconds"], found["peak_memory_mb"]) == (3.0, None, None)
