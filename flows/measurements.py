@@ -11,8 +11,10 @@ from typing import Any, Final
 
 from flows.home import home
 
-__all__ = ["Measurement", "measure", "read_measurements", "write_measurement"]
+__all__ = ["CUDA_MB", "Measurement", "measure", "read_measurements", "write_measurement"]
 
+CUDA_MB: Final = 700
+"""What CUDA's context and libraries take of a GPU beside the tensors."""
 _FILE: Final = "measurements.jsonl"
 _LAST: Final = 2000
 """Newest lines that are read: a file of many years must not slow every plan."""
@@ -34,7 +36,7 @@ class Measurement:
     peak_memory_mb: float | None = None
     """Of the process that wrote the result."""
     gpu_memory_mb: float | None = None
-    """The most that was in use on the fullest GPU of the machine, by samples ten seconds apart."""
+    """The most that it took of a GPU."""
     disk_mb: float = 0.0
     time: float = 0.0
     """Unix seconds."""
@@ -95,7 +97,7 @@ def measure(folder: Path, *, has_steps: bool = True) -> dict[str, Any]:
         "step_seconds": step_seconds,
         "other_seconds": other_seconds,
         "peak_memory_mb": result.get("peak_memory_mb"),
-        "gpu_memory_mb": _gpu_memory(_lines(folder / "system.jsonl")),
+        "gpu_memory_mb": _gpu_memory(result, _lines(folder / "system.jsonl")),
         "disk_mb": sum(path.stat().st_size for path in files) / 1e6,
         "time": round(time.time(), 3),
     }
@@ -121,7 +123,10 @@ def _read(path: Path) -> Mapping[str, Any]:
     return found
 
 
-def _gpu_memory(samples: Iterable[Mapping[str, Any]]) -> float | None:
+def _gpu_memory(result: Mapping[str, Any], samples: Iterable[Mapping[str, Any]]) -> float | None:
+    """The tensors' peak, as the stage tells it, with CUDA's own share; else what the fullest GPU held by samples."""
+    if (peak := result.get("peak_gpu_memory_mb")) is not None:
+        return float(peak) + CUDA_MB
     used = [
         float(value)
         for line in samples
