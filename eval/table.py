@@ -144,8 +144,9 @@ def write_tables(
         "holes": [asdict(hole) for hole in holes],
         "notes": notes,
     }
-    write_text(folder / "ap_table.json", json.dumps(record, indent=2) + "\n")
     shown_arms, shown_cells = printed_arms(arms, baseline), printed_cells(cells, holes)
+    record["printed"] = shown_arms.to_dict(orient="records")  # for who shows the table without pandas
+    write_text(folder / "ap_table.json", json.dumps(record, indent=2) + "\n")
     write_text(folder / "ap_summary.md", _markdown(_summary(shown_arms)) + "\n")
     parts = [f"# {title}", "", _markdown(shown_arms), "", "## Cells", "", _markdown(shown_cells)]
     write_text(folder / "ap_table.md", "\n".join([*parts, "", *(f"- {note}" for note in notes)]) + "\n")

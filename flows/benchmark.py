@@ -18,7 +18,7 @@ from prefect.futures import PrefectFuture
 from prefect.states import Completed
 from rich.console import Console
 
-from flows.environment import describe_environment
+from flows.environment import brief, describe_environment
 from flows.home import MLFLOW_PORT, home, tracking_uri
 from flows.journal import Journal, Run, describe_stages
 from flows.plan import Plan, Stage, StageKind, make_plan, partial_aggregate
@@ -108,7 +108,7 @@ def benchmark(
                 store = open_store(part)
                 reporter.note(describe_plan(plan, sum(store.find(stage) is not None for stage in plan.stages)))
                 shared = {kind: open_store() for kind in share}
-                runner = Runner(plan, store, shared, journal, reporter, journal.run.environment, set(anew))
+                runner = Runner(plan, store, shared, journal, reporter, brief(journal.run.environment), set(anew))
                 failures = _bring_all_about(plan, runner)
                 folder, holes = _aggregate_what_there_is(whole, plan, runner, failures)
             record = _record(whole, runner, folder, holes, tracker, part)
@@ -281,7 +281,7 @@ def _record(
         name=run.name, key=run.key, folder=str(folder), tracking_uri=run.tracking_uri,
         mlflow_page=_mlflow_page(tracker), prefect_page=run.tags["prefect.flow_run_url"], finished=time.time(),
         mlflow_run_id=tracker.run_id, settings=run.settings, stages={stage.id: stage.key for stage in plan.stages},
-        environment=run.environment, holes=holes, part=part,
+        environment=brief(run.environment), holes=holes, part=part,
     )  # fmt: skip
 
 

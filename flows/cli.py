@@ -12,6 +12,7 @@ import click
 from flows.deploy_cli import deploy, worker
 from flows.plan_cli import plan
 from flows.rerun_cli import rerun
+from flows.status_cli import logs, status, stop
 from flows.store_cli import store
 from flows.teachers_cli import teachers
 from flows.trace_cli import trace
@@ -194,6 +195,9 @@ def doctor() -> None:
 
 main.add_command(store)
 main.add_command(plan)
+main.add_command(logs)
+main.add_command(status)
+main.add_command(stop)
 main.add_command(teachers)
 main.add_command(trace)
 main.add_command(rerun)

@@ -77,12 +77,12 @@ def report_plan(
     """Arguments as of flows.selection.select, which says what raises."""
     plan, anew = select(whole, only=only, from_stage=from_stage, fresh=fresh)
     model = CostModel(plan)
-    stages = tuple(_report(stage, store, model, stage.id in anew) for stage in plan.stages)
+    stages = tuple(_report(stage, store, model, stage.id in anew, plan.benchmark.name) for stage in plan.stages)
     total = _total([report for report in stages if report.runs], plan)
     return PlanReport(plan=plan, stages=stages, total=total, hardware=model.hardware, images=model.images)
 
 
-def _report(stage: Stage, store: Store, model: CostModel, anew: bool) -> StageReport:
+def _report(stage: Stage, store: Store, model: CostModel, anew: bool, benchmark: str) -> StageReport:
     found = store.state(stage)
     state, step, why = found.name, found.step, tuple[str, ...]()
     if anew:
@@ -92,7 +92,8 @@ def _report(stage: Stage, store: Store, model: CostModel, anew: bool) -> StageRe
             ("computed anew, as asked for",) if found.name in ("cached", "remote") else (),
         )
     elif state in ("resumable", "to run") and not stage.missing:
-        why = tuple(in_words(difference) for difference in explain(stage, store) if _says_something(difference))
+        reasons = explain(stage, store, benchmark)
+        why = tuple(in_words(difference) for difference in reasons if _says_something(difference))
     estimate, place = model.estimate(stage, step or 0), store.root / stage.kind / f".work-{stage.key}"
     disk = estimate.disk_mb
     if state == "cached":

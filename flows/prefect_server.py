@@ -25,6 +25,11 @@ _log = logging.getLogger(__name__)
 _START_SECONDS: Final = 180  # its first start migrates the database
 _STOP_SECONDS: Final = 15
 _LOOK_SECONDS: Final = 1.0
+_NEEDLESS: Final = (
+    *("SCHEDULER", "LATE_RUNS", "FOREMAN", "TRIGGERS", "PAUSE_EXPIRATIONS", "CANCELLATION_CLEANUP"),
+    *("CLEANUP_RECONCILER", "EVENT_LOGGER"),
+)
+"""Services for deployments and workers, of which a temporary server has none; they poll, next to what trains."""
 
 
 class _OwnServer:
@@ -38,10 +43,11 @@ class _OwnServer:
         threading.Thread(target=self._watch, name="prefect-server", daemon=True).start()
 
     def _start(self) -> subprocess.Popen[bytes]:
+        idle = {f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in _NEEDLESS}
         with self._log.open("ab") as output:
             return subprocess.Popen(
                 self._command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                start_new_session=True,
+                env=os.environ | idle, start_new_session=True,
             )  # fmt: skip
 
     def _watch(self) -> None:

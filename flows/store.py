@@ -39,6 +39,7 @@ from flows.manifest import (
 )
 from flows.plan import Stage
 from flows.remote_store import RemoteStore
+from flows.store_index import StoreIndex
 from pcd.errors import StageStoppedError
 
 __all__ = ["StageState", "Store", "checkpoint_step", "move_aside", "open_store"]
@@ -68,7 +69,7 @@ class Store:
         self.root = root
         self.note: Callable[[str], None] = logging.getLogger(__name__).warning
         """Told, in a line each, of what did not go as it should and hinders nothing."""
-        self._history: dict[str, tuple[int, dict[str, list[dict[str, Any]]]]] = {}
+        self.index = StoreIndex(root)
         self.exchange = Exchange(root, remote, self._tell) if remote is not None else None
 
     def _tell(self, line: str) -> None:
@@ -119,20 +120,6 @@ class Store:
             manifest = read_manifest(path.parent)
             if manifest is not None:
                 yield path.parent, manifest
-
-    def history(self, kind: str, stage_id: str) -> list[dict[str, Any]]:
-        """Manifests of the finished stages of this id, without their files. Read anew when a stage came or went."""
-        folder = self.root / kind
-        stamp = folder.stat().st_mtime_ns if folder.exists() else 0
-        known, by_id = self._history.get(kind, (0, {}))
-        if stamp != known:
-            by_id = {}
-            for path in folder.glob(f"[!.]*/{MANIFEST}"):
-                if (manifest := read_manifest(path.parent)) is not None:
-                    brief = {"finished": path.stat().st_mtime, **manifest, "files": {}, "folder": str(path.parent)}
-                    by_id.setdefault(brief["stage"], []).append(brief)
-            self._history[kind] = stamp, by_id
-        return by_id.get(stage_id, [])
 
     def folder(self, kind: str, key: str) -> Path:
         """Where a finished stage lies, if it is here."""

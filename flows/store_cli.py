@@ -100,7 +100,11 @@ def why(names: tuple[str, ...], overrides: tuple[str, ...], part: str | None, as
 
     plan, wanted = _plan_of(names, overrides)
     with opened_store(part) as opened:
-        reasons = [(stage, explain(stage, opened)) for stage in plan.stages if not wanted or stage.id in wanted]
+        reasons = [
+            (stage, explain(stage, opened, plan.benchmark.name))
+            for stage in plan.stages
+            if not wanted or stage.id in wanted
+        ]
     if as_json:
         told = [
             {"stage": stage.id, "key": stage.key, "differences": [dataclasses.asdict(d) for d in differences]}

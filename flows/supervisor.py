@@ -1,5 +1,6 @@
 """Runs a stage as processes of its own: starts them, follows their progress, stops them, says how they ended."""
 
+import json
 import math
 import os
 import signal
@@ -118,7 +119,7 @@ def run_process(
     key = stage.key if stage else work.name.removeprefix(".work-")
     devices = tuple(filter(None, environment.get(DEVICES, "").split(",")))
     beat = Heartbeat(
-        stage=stage.id if stage else work.name, key=key, supervisor=identity(), process=identity(), devices=devices
+        stage=stage.id if stage else _told_id(work), key=key, supervisor=identity(), process=identity(), devices=devices
     )
     for name in ("error.txt", STOP_REQUEST, ENDED):  # of an earlier attempt
         (work / name).unlink(missing_ok=True)
@@ -137,9 +138,16 @@ def run_process(
             )  # fmt: skip
         attempt = _Attempt(process, key, work, pulse, on_metrics)
         attempt.follow(stop_seconds, stall_seconds, stop)
+        _judge(attempt, stop_seconds)
     finally:
-        pulse.end()
-    _judge(attempt, stop_seconds)
+        pulse.end()  # last: whoever waits for it then finds how the stage ended
+
+
+def _told_id(work: Path) -> str:
+    try:
+        return str(json.loads((work / "spec.json").read_text())["stage"])
+    except (OSError, ValueError, KeyError, TypeError):  # a command that is no stage
+        return work.name
 
 
 def _environment(given: Mapping[str, str], key: str, stop_seconds: float) -> dict[str, str]:
@@ -154,9 +162,9 @@ def _wait_for_predecessors(key: str, seconds: float, stop: threading.Event, puls
     """Processes of this stage whose supervisor was killed save their checkpoint now: two must not write at once."""
     left = orphans(home(), key)
     if left:
+        pulse.phase("waiting for an earlier attempt to end")
         with (pulse.work / "log.txt").open("a") as file:
             file.write(f"waiting: {len(left)} processes of an attempt whose pcd was killed are still saving\n")
-        pulse.phase("waiting for an earlier attempt to end")
     end = time.monotonic() + seconds
     while left and time.monotonic() < end and not stop.wait(_POLL_SECONDS):
         pulse.beat()

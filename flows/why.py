@@ -12,6 +12,8 @@ from flows.store import Store
 
 __all__ = ["Difference", "explain", "in_words"]
 
+_FEW = 4
+
 
 @dataclass(frozen=True, slots=True)
 class Difference:
@@ -24,24 +26,32 @@ class Difference:
     new: Any = None
 
 
-def explain(stage: Stage, store: Store) -> list[Difference]:
+def explain(stage: Stage, store: Store, benchmark: str | None = None) -> list[Difference]:
     """Nothing for a stage that is stored whole.
 
     Else what is damaged of it; else its differences from the nearest stored stage of the same kind and id: that with
     the fewest, and of several the newest. A stage whose input changed names the input alone; that one's own
     differences say the rest. Quick: the store's manifests are read once for as long as no stage comes or goes.
+
+    Args:
+        benchmark: its name; where it ran this stage before, that is what is compared with. A stage of another benchmark
+            that differs in more than a few things is no earlier state of this one.
     """
     if damaged := list(_damaged(stage, store)):
         return damaged
     if store.find(stage) is not None:
         return []
-    before = [manifest for manifest in store.history(stage.kind, stage.id) if manifest["key"] != stage.key]
+    new: dict[str, Any] = json.loads(json.dumps(stage.parts))  # a manifest knows lists, and no tuples
+    before = [manifest for manifest in store.index.history(stage.kind, stage.id) if manifest["key"] != stage.key]
+    own = [manifest for manifest in before if benchmark in (None, manifest.get("benchmark"))]
     nearest = min(
-        ((_differences(manifest, stage), -manifest["finished"]) for manifest in before),
+        ((_differences(manifest, new, stage.inputs), -manifest["finished"]) for manifest in own or before),
         key=lambda found: (len(found[0]), found[1]),
         default=None,
     )
-    return nearest[0] if nearest else [Difference("never ran", stage.id)]
+    if nearest is None or (not own and len(nearest[0]) > _FEW):
+        return [Difference("never ran", stage.id)]
+    return nearest[0]
 
 
 def _damaged(stage: Stage, store: Store) -> Iterator[Difference]:
@@ -52,9 +62,8 @@ def _damaged(stage: Stage, store: Store) -> Iterator[Difference]:
         yield from (Difference("damaged", name) for name in misfits(folder, manifest))
     elif folder.exists():
         yield Difference("damaged", MANIFEST)
-    else:
-        aside = sorted(folder.parent.glob(f".damaged-{stage.key}-*/damaged.json"))
-        yield from (Difference("damaged", name) for name in (_names(aside[-1]) if aside else []))
+    elif aside := store.index.moved_aside(stage.kind, stage.key):
+        yield from (Difference("damaged", name) for name in _names(aside / "damaged.json"))
 
 
 def _names(path: Path) -> list[str]:
@@ -64,15 +73,13 @@ def _names(path: Path) -> list[str]:
         return []
 
 
-def _differences(manifest: Mapping[str, Any], stage: Stage) -> list[Difference]:
-    new: dict[str, Any] = json.loads(json.dumps(stage.parts))  # a manifest knows lists, and no tuples
+def _differences(manifest: Mapping[str, Any], new: Mapping[str, Any], ids: Mapping[str, str]) -> list[Difference]:
     old: Mapping[str, Any] | None = manifest.get("parts")
     if old is None:  # stored before the parts were
         found = [
             Difference("setting", *values) for values in _changed(_flat(manifest["settings"]), _flat(new["settings"]))
         ]
         return found or [Difference("source", "unknown: stored before sources were recorded")]
-    ids = stage.inputs
     return [
         *(Difference("setting", *values) for values in _changed(_flat(old["settings"]), _flat(new["settings"]))),
         *(Difference("file", *values) for values in _changed(old["files"], new["files"])),

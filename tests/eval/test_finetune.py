@@ -145,6 +145,7 @@ def test_an_exported_backbone_changes_the_first_loss(backbone_run: Callable[...,
     out = backbone_run(seed=7)
     assert result(out)["matched_tensors"] == 120
     assert losses(out)[0] != losses(random_arm)[0]
+    assert result(out)["weights_sha256"] != result(random_arm)["weights_sha256"]
 
 
 @pytest.mark.slow
@@ -191,6 +192,7 @@ def test_a_run_stopped_by_sigterm_and_resumed_ends_as_an_undisturbed_one(
     assert exit_code(start(spec)) == 0
     assert losses(tmp_path) == losses(random_arm)
     assert result(tmp_path)["metrics"] == result(random_arm)["metrics"]
+    assert result(tmp_path)["weights_sha256"] == result(random_arm)["weights_sha256"]
 
 
 @pytest.mark.slow

@@ -360,8 +360,8 @@ def _lock(files: RemoteFiles, home: str, lease: float = LEASE) -> RemoteLock:
 
 
 def test_of_many_that_create_one_object_at_once_one_succeeds(machine: Machine, url: str) -> None:
-    stores = [machine(url) for _ in range(8)]
-    ready, won = threading.Barrier(8), []
+    stores = [machine(url) for _ in range(4)]
+    ready, won = threading.Barrier(4), []
 
     def create(store: Store) -> None:
         _files(store).read("a")  # connected
@@ -429,14 +429,14 @@ def test_a_lock_that_a_dead_process_of_this_machine_left_is_taken_over_at_once(
         pass
 
 
-def test_waiters_that_take_over_at_once_leave_one_holder(machine: Machine, url: str) -> None:
-    dead = _lock(_files(machine(url)), "dead")
+def test_waiters_that_take_over_at_once_leave_one_holder(machine: Machine, folder: str) -> None:
+    dead = _lock(_files(machine(folder)), "dead")
     dead.acquire(time.sleep)
     lock, inside, most, together = threading.Lock(), 0, 0, 4
 
     def follow(files: RemoteFiles, name: str) -> None:
         nonlocal inside, most
-        own = RemoteLock(files, "data/.lock-0", name, lease_seconds=LEASE, poll_seconds=0.3)
+        own = RemoteLock(files, "data/.lock-0", name, lease_seconds=LEASE, poll_seconds=0.5)
         own.acquire(time.sleep)
         with own.renewed():
             with lock:
@@ -446,12 +446,50 @@ def test_waiters_that_take_over_at_once_leave_one_holder(machine: Machine, url: 
             with lock:
                 inside -= 1
 
-    threads = [threading.Thread(target=follow, args=(_files(machine(url)), str(i))) for i in range(together)]
+    threads = [threading.Thread(target=follow, args=(_files(machine(folder)), str(i))) for i in range(together)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(30)
     assert most == 1
+
+
+def test_a_holder_that_lost_its_lock_goes_on_and_leaves_the_new_one_alone(machine: Machine, url: str) -> None:
+    cut_off, other = _lock(_files(machine(url)), "one"), _lock(_files(machine(url)), "other", lease=60)
+    cut_off.acquire(time.sleep)
+    with cut_off.renewed():
+        _files(machine(url)).remove("data/.lock-0")
+        other.acquire(time.sleep)
+        time.sleep(LEASE)  # a renewal is due
+    assert json.loads(_files(machine(url)).read("data/.lock-0") or b"")["home"] == "other"
+
+
+def test_a_wait_outlasts_a_remote_that_is_away_for_a_while(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    port = server.get_host_and_port()[1]
+    _use_endpoint(monkeypatch, port)
+    import s3fs
+
+    s3fs.S3FileSystem(skip_instance_cache=True).mkdir("patience")
+    holder, files = _lock(_files(machine("s3://patience")), "one", lease=60), _files(machine("s3://patience"))
+    holder.acquire(time.sleep)
+    files.quiet_seconds = 0.1
+    again = ThreadedMotoServer(ip_address="127.0.0.1", port=port, verbose=False)
+
+    def come_back() -> None:
+        again.start()
+        holder._release()
+
+    happenings = iter([server.stop, come_back])
+
+    def wait(seconds: float) -> None:
+        next(happenings, lambda: None)()
+        time.sleep(0.2)
+
+    _lock(files, "other", lease=60).acquire(wait)
+    assert json.loads(files.read("data/.lock-0") or b"")["home"] == "other"
+    again.stop()
 
 
 COMPUTE_ONCE = """

@@ -4,32 +4,18 @@ import itertools
 import json
 import os
 import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 
-import psutil
 import pytest
 
 from flows.heartbeat import HEARTBEAT, read_heartbeats
 from flows.metrics_tail import MetricLine
-from flows.processes import marked_processes
 from flows.supervisor import ENDED, STOP_REQUEST, run_process
 from pcd.errors import StageFailedError, StageStoppedError
-from tests.conftest import ROOT
-
-STAGE = ROOT / "tests" / "flows" / "supervised_stage.py"
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--shutdown-timeout=1"]
-
-SUPERVISOR = """
-import sys
-from pathlib import Path
-from flows.supervisor import run_process
-run_process(sys.argv[3:], Path(sys.argv[1]), lambda lines: None, stop_seconds=float(sys.argv[2]))
-"""
+from tests.flows.supervisors import command, left, start_supervisor, wait_until
 
 
 @pytest.fixture
@@ -37,12 +23,6 @@ def work(pcd_home: Path) -> Path:
     folder = pcd_home / "store" / "pretrain" / ".work-0123"
     folder.mkdir(parents=True)
     return folder
-
-
-def command(work: Path, what: str, ranks: int = 1) -> list[str]:
-    spec = {"stage": "pretrain:pcd.seed0", "title": "", "settings": {"do": what}, "inputs": {}, "out": str(work)}
-    (work / "spec.json").write_text(json.dumps(spec | {"runtime": {"device": "cpu", "threads": 1}}))
-    return [sys.executable, *(TORCHRUN if ranks > 1 else []), str(STAGE), str(work / "spec.json")]
 
 
 def run(
@@ -54,25 +34,6 @@ def run(
     )
 
 
-def start_supervisor(work: Path, what: str, *, stop_seconds: float = 20, ranks: int = 1) -> subprocess.Popen[bytes]:
-    """In a process of its own, which can be killed; returns once the stage is at work."""
-    arguments = [str(work), str(stop_seconds), *command(work, what, ranks)]
-    process = subprocess.Popen([sys.executable, "-c", SUPERVISOR, *arguments], cwd=ROOT)
-    wait_until(lambda: len(list(work.glob("ready-*"))) == ranks)
-    return process
-
-
-def left(home: Path) -> list[psutil.Process]:
-    return marked_processes(lambda environment: "PCD_STAGE" in environment and environment["PCD_HOME"] == str(home))
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-
-
 def when(condition: Callable[[], bool], act: Callable[[], object]) -> None:
     def wait() -> None:
         wait_until(condition)
@@ -81,6 +42,7 @@ def when(condition: Callable[[], bool], act: Callable[[], object]) -> None:
     threading.Thread(target=wait, daemon=True).start()
 
 
+@pytest.mark.slow
 def test_ranks_save_their_checkpoint_and_end_when_the_supervisor_is_killed(work: Path, pcd_home: Path) -> None:
     supervisor = start_supervisor(work, "wait", ranks=2)
     assert len(left(pcd_home)) == 3  # the agent and its ranks
@@ -205,7 +167,7 @@ def test_a_heart_beats_while_the_stage_runs_and_no_longer(work: Path, pcd_home: 
         beats.extend((b.stage, b.phase, b.is_alive) for b in read_heartbeats([pcd_home / "store"]))
 
     run(work, "tell a phase", on_metrics=look)
-    assert (".work-0123", "evaluation", True) in beats
+    assert ("pretrain:pcd.seed0", "evaluation", True) in beats
     assert not (work / HEARTBEAT).exists()
 
 
