@@ -103,7 +103,7 @@ def remember(stage: Stage, folder: Path, environment: Mapping[str, Any]) -> None
                 like=work.like,
                 step_gmacs=work.step_gmacs,
                 other=work.other,
-                **measure(folder),
+                **measure(folder, has_steps=work.steps > 0),
             )
         )
     except Exception:
@@ -192,7 +192,7 @@ def _ratio(wanted: float, measured: float) -> float:
 def _other_seconds(kind: str, work: Work, m: Measurement, default: float, basis: Basis) -> float:
     if m.other_seconds is None:
         return default
-    start = min(_START_SECONDS[kind], m.other_seconds)
+    start = min(_START_SECONDS[kind], m.other_seconds / 2)
     return start + (m.other_seconds - start) * _ratio(work.other, m.other) if basis == "scaled" else m.other_seconds
 
 

@@ -11,8 +11,10 @@ from typing import Any, Final
 
 from flows.home import home
 
-__all__ = ["Measurement", "measure", "read_measurements", "write_measurement"]
+__all__ = ["CUDA_MB", "Measurement", "measure", "read_measurements", "write_measurement"]
 
+CUDA_MB: Final = 700
+"""What CUDA's context and libraries take of a GPU beside the tensors."""
 _FILE: Final = "measurements.jsonl"
 _LAST: Final = 2000
 """Newest lines that are read: a file of many years must not slow every plan."""
@@ -34,7 +36,7 @@ class Measurement:
     peak_memory_mb: float | None = None
     """Of the process that wrote the result."""
     gpu_memory_mb: float | None = None
-    """The most that was in use on the fullest GPU of the machine, by samples ten seconds apart."""
+    """The most that it took of a GPU."""
     disk_mb: float = 0.0
     time: float = 0.0
     """Unix seconds."""
@@ -66,9 +68,13 @@ def write_measurement(measurement: Measurement) -> None:
         file.write(json.dumps(asdict(measurement)) + "\n")
 
 
-def measure(folder: Path) -> dict[str, Any]:
-    """What a stage's folder tells of its steps, memory and disk, by the names of Measurement."""
-    lines, result = _lines(folder / "metrics.jsonl"), _result(folder)
+def measure(folder: Path, *, has_steps: bool = True) -> dict[str, Any]:
+    """What a stage's folder tells of its steps, memory and disk, by the names of Measurement.
+
+    Args:
+        has_steps: whether the steps in metrics.jsonl are alike; else all of its time counts as beside them.
+    """
+    lines, result = _lines(folder / "metrics.jsonl") if has_steps else [], _read(folder / "result.json")
     gaps = [
         (b["time"] - a["time"]) / (b["step"] - a["step"])
         for a, b in pairwise(lines)
@@ -79,6 +85,9 @@ def measure(folder: Path) -> dict[str, Any]:
     other_seconds = None
     if seconds is not None:
         end = (folder / "result.json").stat().st_mtime
+        # From the start of the process: its own clock begins behind the imports.
+        started = _read(folder / "heartbeat.json").get("started")
+        seconds = max(seconds, end - started) if started else seconds
         done = [line["step"] for line in lines if line["time"] >= end - seconds]  # by the last of its processes
         before = [line["step"] for line in lines if line["time"] < end - seconds]
         steps = max(done, default=0) - max(before, default=0)
@@ -88,7 +97,7 @@ def measure(folder: Path) -> dict[str, Any]:
         "step_seconds": step_seconds,
         "other_seconds": other_seconds,
         "peak_memory_mb": result.get("peak_memory_mb"),
-        "gpu_memory_mb": _gpu_memory(_lines(folder / "system.jsonl")),
+        "gpu_memory_mb": _gpu_memory(result, _lines(folder / "system.jsonl")),
         "disk_mb": sum(path.stat().st_size for path in files) / 1e6,
         "time": round(time.time(), 3),
     }
@@ -106,15 +115,18 @@ def _lines(path: Path) -> list[dict[str, Any]]:
     return found
 
 
-def _result(folder: Path) -> Mapping[str, Any]:
+def _read(path: Path) -> Mapping[str, Any]:
     try:
-        result: dict[str, Any] = json.loads((folder / "result.json").read_text())
+        found: dict[str, Any] = json.loads(path.read_text())
     except (OSError, ValueError):
         return {}
-    return result
+    return found
 
 
-def _gpu_memory(samples: Iterable[Mapping[str, Any]]) -> float | None:
+def _gpu_memory(result: Mapping[str, Any], samples: Iterable[Mapping[str, Any]]) -> float | None:
+    """The tensors' peak, as the stage tells it, with CUDA's own share; else what the fullest GPU held by samples."""
+    if (peak := result.get("peak_gpu_memory_mb")) is not None:
+        return float(peak) + CUDA_MB
     used = [
         float(value)
         for line in samples

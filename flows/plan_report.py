@@ -14,7 +14,7 @@ from flows.plan import Plan, Stage
 from flows.selection import select
 from flows.stage_work import Images
 from flows.store import Store
-from flows.why import explain, in_words
+from flows.why import Difference, explain, in_words
 
 __all__ = ["PlanReport", "StageReport", "Total", "as_json", "command_of", "report_plan"]
 
@@ -49,7 +49,7 @@ class Total:
     low: float
     high: float
     is_measured: bool
-    """No figure of it is a default."""
+    """By equal work on equal hardware throughout."""
     memory_mb: float
     """The largest."""
     disk_mb: float
@@ -93,7 +93,7 @@ def _report(stage: Stage, store: Store, model: CostModel, anew: bool, benchmark:
         )
     elif state in ("resumable", "to run") and not stage.missing:
         reasons = explain(stage, store, benchmark)
-        why = tuple(in_words(difference) for difference in reasons if difference.what != "never ran")
+        why = tuple(in_words(difference) for difference in reasons if _says_something(difference))
     estimate, place = model.estimate(stage, step or 0), store.root / stage.kind / f".work-{stage.key}"
     disk = estimate.disk_mb
     if state == "cached":
@@ -105,6 +105,14 @@ def _report(stage: Stage, store: Store, model: CostModel, anew: bool, benchmark:
     )
 
 
+def _says_something(difference: Difference) -> bool:
+    """A table's own list of cells and its notes only repeat what changed in front of it."""
+    return difference.what != "never ran" and (difference.what, difference.name) not in (
+        ("setting", "cells"),
+        ("setting", "notes"),
+    )
+
+
 def _total(running: Sequence[StageReport], plan: Plan) -> Total:
     parallel, inputs = plan.benchmark.runtime.parallel, {r.stage.id: r.stage.inputs.values() for r in running}
     ends = {
@@ -113,7 +121,7 @@ def _total(running: Sequence[StageReport], plan: Plan) -> Total:
     }
     return Total(
         stages=len(running),
-        is_measured=all(r.estimate.time_basis != "default" for r in running),
+        is_measured=all(r.estimate.time_basis == "measured" for r in running),
         memory_mb=max((r.estimate.memory_mb for r in running), default=0.0),
         disk_mb=sum(r.disk_mb for r in running),
         **ends,

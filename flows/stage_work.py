@@ -5,6 +5,7 @@ from typing import Any, Final
 
 from eval.settings import FinetuneSettings, ShapesData
 from flows.input_files import image_counts
+from flows.measurements import CUDA_MB
 from flows.network_work import backbone_size, detector_gmacs, detector_millions, mlp_gmacs, trunk_gmacs
 from flows.plan import Plan, Stage
 from pcd.teachers.registry import TEACHERS
@@ -15,8 +16,6 @@ ASSUMED_IMAGES: Final = {"pool": 1_281_167, "train": 118_287, "val": 5_000}
 """ImageNet and COCO 2017, where the user's own data are not there to be counted."""
 
 _MB: Final = 1e6
-_GPU_BASE_MB: Final = 700
-"""CUDA's context and libraries."""
 _CPU_BASE_MB: Final = 700
 """A process that has imported torch and torchvision; measured."""
 _KEPT: Final = 2.5
@@ -129,7 +128,7 @@ def _pretrain(stage: Stage, at: Circumstances) -> Work:
     bytes_each = 2 if at.on_gpu and raw["precision"] != "fp32" else 4
     kept = at_once * 2 * scale * student.activations * _KEPT * bytes_each
     head_kept = at_once * 2 * grid * sum(projector + predictor) * _KEPT * bytes_each / _MB
-    base = _GPU_BASE_MB if at.on_gpu else _CPU_BASE_MB
+    base = CUDA_MB if at.on_gpu else _CPU_BASE_MB
     memory = base + trained * 4 * (states + 1) + 4 * (entry.megabytes or 100) / 4 + queue + kept + head_kept
     checkpoint = trained * 4 * states + queue
     disk = (at.keep_checkpoints + 1) * checkpoint + 2 * student.millions * 4  # one more while it is written
@@ -157,7 +156,7 @@ def _finetune(stage: Stage, at: Circumstances) -> Work:
     pyramid = largest / 16 * 1.33 * settings.fpn_channels * 4 * 4 / _MB
     rois = settings.rois_per_image * 49 * settings.fpn_channels * 2 * 4 / _MB
     masks = settings.rois_per_image / 4 * 196 * settings.mask_head_width * 2 * (settings.mask_head_convs + 4) * 4 / _MB
-    base = _GPU_BASE_MB if at.on_gpu else _CPU_BASE_MB + 150  # Detectron2 is imported as well
+    base = CUDA_MB if at.on_gpu else _CPU_BASE_MB + 150  # Detectron2 is imported as well
     memory = base + millions * 4 * (states + 1) + at_once * (backbone + pyramid + rois + masks)
     checkpoint, predictions = millions * 4 * states, at.images.val * settings.detections_per_image * 300 / _MB
     disk = (at.keep_checkpoints + 1) * checkpoint + predictions

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from flows.measurements import Measurement, measure, read_measurements, write_measurement
+from flows.measurements import CUDA_MB, Measurement, measure, read_measurements, write_measurement
 
 
 def _stage(folder: Path, lines: list[dict[str, Any]], seconds: float | None, end: float) -> Path:
@@ -57,12 +57,29 @@ def test_of_a_resumed_stage_the_last_process_counts_for_what_is_beside_the_steps
     assert found["other_seconds"] == pytest.approx(20 - 5 * 2.0)
 
 
+def test_a_stage_counts_from_the_start_of_its_process(tmp_path: Path) -> None:
+    folder = _stage(tmp_path / "stage", _steps(5, 2.0), seconds=12.0, end=1010.0)
+    (folder / "heartbeat.json").write_text(json.dumps({"started": 990.0}))
+    assert measure(folder)["other_seconds"] == pytest.approx(20 - 5 * 2.0)
+
+
+def test_without_steps_that_are_alike_all_its_time_is_beside_them(tmp_path: Path) -> None:
+    found = measure(_stage(tmp_path / "stage", _steps(5, 2.0), seconds=12.0, end=1010.0), has_steps=False)
+    assert (found["step_seconds"], found["other_seconds"]) == (None, 12.0)
+
+
 def test_an_interrupted_stage_tells_its_steps_alone(tmp_path: Path) -> None:
     found = measure(_stage(tmp_path / "stage", _steps(5, 3.0), seconds=None, end=0))
     assert (found["step_seconds"], found["other_seconds"], found["peak_memory_mb"]) == (3.0, None, None)
 
 
-def test_the_fullest_gpu_is_what_a_stage_needed(tmp_path: Path) -> None:
+def test_a_stage_that_tells_its_gpu_memory_needs_that_and_cudas_own_share(tmp_path: Path) -> None:
+    folder = _stage(tmp_path / "stage", _steps(2, 1.0), seconds=5.0, end=1005.0)
+    (folder / "result.json").write_text(json.dumps({"seconds": 5.0, "peak_gpu_memory_mb": 4000}))
+    assert measure(folder)["gpu_memory_mb"] == 4000 + CUDA_MB
+
+
+def test_else_the_fullest_gpu_is_what_it_needed(tmp_path: Path) -> None:
     folder = _stage(tmp_path / "stage", _steps(2, 1.0), seconds=5.0, end=1005.0)
     names = [f"system/gpu_{number}_memory_usage_megabytes" for number in (0, 1)]
     samples = [{"step": i, "time": i, names[0]: 100 * i, names[1]: 50} for i in (1, 3, 2)]
