@@ -40,9 +40,10 @@ from flows.manifest import (
 from flows.plan import Stage
 from flows.remote_store import RemoteStore
 from flows.store_index import StoreIndex
+from pcd.checkpoint_step import checkpoint_step
 from pcd.errors import StageStoppedError
 
-__all__ = ["StageState", "Store", "checkpoint_step", "move_aside", "open_store"]
+__all__ = ["StageState", "Store", "move_aside", "open_store"]
 
 _PASSING: Final = ("heartbeat.json", "activity.json", "checkpoint.json", "error.txt")
 """Files that say how a running stage fares, and mean nothing of a finished one."""
@@ -226,14 +227,6 @@ class Store:
 
 
 _TO_RUN: Final = StageState("to run")
-
-
-def checkpoint_step(work: Path) -> int | None:
-    """The step that an interrupted stage would go on from, if it left word of it."""
-    try:
-        return int(json.loads((work / "checkpoint.json").read_text())["step"])
-    except (OSError, ValueError, KeyError, TypeError):
-        return None
 
 
 def move_aside(folder: Path, why: str) -> Path:

@@ -8,7 +8,8 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Literal
 
-from flows.store import Store, checkpoint_step
+from flows.store import Store
+from pcd.checkpoint_step import checkpoint_step
 from pcd.errors import PCDError
 
 __all__ = ["Stored", "age", "choose", "list_store"]
