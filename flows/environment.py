@@ -11,7 +11,10 @@ from typing import Any, Final
 
 __all__ = ["brief", "describe_environment", "processor"]
 
-_PACKAGES: Final = ("torch", "torchvision", "timm", "detectron2", "numpy", "pandas", "pycocotools", "prefect", "mlflow")
+_PACKAGES: Final = (
+    *("torch", "torchvision", "timm", "detectron2", "numpy", "pandas", "pillow", "pycocotools", "safetensors"),
+    *("webdataset", "prefect", "mlflow"),
+)
 _ROOT: Final = Path(__file__).parent.parent
 _MOST_CHARACTERS: Final = 1_000_000
 

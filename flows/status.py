@@ -90,9 +90,10 @@ def cell_of(stage: str) -> str:
 
 def read_status(home: Path) -> Status:
     """Never waits, and starts no server."""
-    beats = read_heartbeats(store_roots(home))
     journals = read_journals(home)
     names = {journal.run.process: journal.run.name for journal in journals}
+    # A dead run that is closed already has left its stages' last beats behind, until they are run again.
+    beats = [beat for beat in read_heartbeats(store_roots(home)) if beat.is_alive or beat.supervisor in names]
     waiting = {lease.process: lease for lease in waiting_leases()}
     runs = []
     for journal in journals:

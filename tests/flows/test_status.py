@@ -85,13 +85,15 @@ def test_a_running_stage_is_told_with_its_progress(start: Start, pcd_home: Path)
 
 def test_a_killed_supervisor_is_told_as_dead(start: Start, pcd_home: Path) -> None:
     supervisor = start("wait")
-    begin(pcd_home, identity(supervisor.pid), "pretrain:pcd.seed0")
+    journal = begin(pcd_home, identity(supervisor.pid), "pretrain:pcd.seed0")
     supervisor.kill()
     supervisor.wait()
     status = read_status(pcd_home)
     assert [stage.is_alive for stage in status.stages] == [False]
     assert [run.is_alive for run in status.runs] == [False]
     assert pcd("status").output.count("dead; the next run closes it") == 2
+    journal.forget()  # as whoever closes the run does
+    assert pcd("status").output == "nothing runs here\n"
 
 
 def test_a_run_that_waits_is_told_as_waiting(pcd_home: Path) -> None:
