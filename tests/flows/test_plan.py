@@ -122,7 +122,7 @@ def test_a_missing_teacher_file_is_named_before_anything_runs(tmp_path: Path) ->
     assert line.startswith(f"teacher_file {tmp_path / 'none'} cannot be read (No such file")
 
 
-def test_an_own_file_that_is_the_published_one_changes_no_key() -> None:
+def test_an_own_file_that_is_the_published_one_changes_no_key(pcd_home: Path) -> None:
     assert _changed(f"teacher_file={DEMO_CHECKPOINT}") == set()
 
 
