@@ -206,9 +206,6 @@ class Store:
         with plain_os_errors(folder):
             for path in (*(work / name for name in _PASSING), *work.glob(".*.part")):
                 path.unlink(missing_ok=True)
-            if diff := record.get("environment", {}).get("git_diff"):  # a manifest is read whole for every plan
-                (work / "git.diff").write_text(diff)
-                record = record | {"environment": record["environment"] | {"git_diff": "see git.diff"}}
             manifest = {
                 "stage": stage.id, "key": stage.key, "settings": stage.settings, "inputs": stage.inputs,
                 "labels": stage.labels, "parts": stage.parts, "finished": time.time(), **record,

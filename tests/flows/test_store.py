@@ -53,15 +53,6 @@ def test_a_manifest_says_what_its_key_is_a_hash_of(store: Store, stage: Stage) -
     assert manifest["labels"] == stage.labels
 
 
-def test_a_long_diff_of_the_source_lies_beside_the_manifest(store: Store, stage: Stage) -> None:
-    store.work_folder(stage)
-    folder = store.commit(stage, {"environment": {"git_commit": "abc", "git_diff": "+ a line\n" * 1000}})
-    manifest = json.loads((folder / "manifest.json").read_text())
-    assert manifest["environment"] == {"git_commit": "abc", "git_diff": "see git.diff"}
-    assert (folder / "git.diff").read_text() == "+ a line\n" * 1000
-    assert list(manifest["files"]) == ["git.diff"]
-
-
 def test_how_a_running_stage_fared_is_not_kept(store: Store, stage: Stage) -> None:
     for name in ("heartbeat.json", "activity.json", "checkpoint.json", ".result.json.part"):
         (store.work_folder(stage) / name).write_text("{}")
