@@ -106,7 +106,9 @@ def benchmark(
         try:
             with make_reporter(Console(file=sys.stdout)) as reporter:
                 store = open_store(part)
-                reporter.note(describe_plan(plan, sum(store.find(stage) is not None for stage in plan.stages)))
+                store.note = reporter.note
+                stored = sum(store.state(stage).name in ("cached", "remote") for stage in plan.stages)
+                reporter.note(describe_plan(plan, stored))
                 shared = {kind: open_store() for kind in share}
                 runner = Runner(plan, store, shared, journal, reporter, brief(journal.run.environment), set(anew))
                 failures = _bring_all_about(plan, runner)
@@ -276,13 +278,18 @@ def _first_line(error: Exception) -> str:
 def _record(
     plan: Plan, runner: Runner, folder: Path, holes: dict[str, str], tracker: Tracker, part: str | None
 ) -> RunRecord:
-    run = runner.journal.run
+    run, stages = runner.journal.run, {stage.id: stage.key for stage in plan.stages}
     return RunRecord(
         name=run.name, key=run.key, folder=str(folder), tracking_uri=run.tracking_uri,
         mlflow_page=_mlflow_page(tracker), prefect_page=run.tags["prefect.flow_run_url"], finished=time.time(),
-        mlflow_run_id=tracker.run_id, settings=run.settings, stages={stage.id: stage.key for stage in plan.stages},
+        mlflow_run_id=tracker.run_id, settings=run.settings, stages={**stages, **_table_with_holes(plan, folder)},
         environment=brief(run.environment), holes=holes, part=part,
     )  # fmt: skip
+
+
+def _table_with_holes(plan: Plan, folder: Path) -> dict[str, str]:
+    """It has a key of its own."""
+    return {plan.stages[-1].id: folder.name} if plan.has_table else {}
 
 
 def _mlflow_page(tracker: Tracker) -> str:

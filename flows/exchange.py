@@ -9,11 +9,12 @@ from typing import Any
 
 from filelock import FileLock
 
-from flows.manifest import MANIFEST, describe_files, misfits, plain_os_errors, read_manifest, write_synced
+from flows.manifest import MANIFEST, describe_files, misfits, read_manifest, write_synced
 from flows.remote_files import UnreachableError
 from flows.remote_lock import RemoteLock
 from flows.remote_store import DamagedError, RemoteStore
 from pcd.errors import PCDError
+from pcd.os_errors import plain_os_errors
 
 __all__ = ["Exchange", "sum_of"]
 

@@ -30,7 +30,9 @@ def export_pretrained(record: RunRecord, cell: str | None, destination: Path) ->
     folder = Path(record.folder)
     if not (folder / "backbone.safetensors").exists():  # without protocols, the run's last pre-training lies there
         spec = _read(folder / "spec.json", record)
-        folder = Path(spec["inputs"][f"pretrain:{_choose(spec['settings']['cells'], cell, record.name)}"])
+        stage = f"pretrain:{_choose(spec['settings']['cells'], cell, record.name)}"
+        # The spec's own paths may be another machine's, where the table was made.
+        folder = folder.parents[1] / "pretrain" / record.stages[stage]
     stored: dict[str, Any] = _read(folder / "manifest.json", record)["files"]
     destination.mkdir(parents=True, exist_ok=True)
     copied = []

@@ -1,45 +1,21 @@
 """manifest.json: which files a finished stage consists of, each with its size and SHA-256. It is written last."""
 
-import errno
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
-from pcd.errors import PCDError
-
 __all__ = [
-    "MANIFEST", "damaged_files", "describe_files", "misfits", "plain_os_errors", "read_manifest", "sha256_of",
-    "sync_folder", "whole_manifest", "write_synced",
+    "MANIFEST", "damaged_files", "describe_files", "misfits", "read_manifest", "sha256_of", "sync_folder",
+    "whole_manifest", "write_synced",
 ]  # fmt: skip
 
 MANIFEST: Final = "manifest.json"
 
 _MANY: Final = 50
-
-_PLAIN: Final = {
-    errno.ENOSPC: "no space left on the disk; free some (`pcd store gc`), or set PCD_HOME to another one",
-    errno.EDQUOT: "disk quota exceeded; free some (`pcd store gc`), or set PCD_HOME to another disk",
-    errno.EFBIG: "a file would be larger than this process may write; raise the limit (ulimit -f)",
-    errno.EACCES: "no permission to write or read; check the owner of PCD_HOME",
-    errno.EPERM: "no permission to write or read; check the owner of PCD_HOME",
-    errno.EROFS: "the file system is read-only; set PCD_HOME to a writable folder",
-}
-
-
-@contextmanager
-def plain_os_errors(place: Path) -> Iterator[None]:
-    """What the user can mend about a disk becomes one line that names the file, or else `place`."""
-    try:
-        yield
-    except OSError as error:
-        if error.errno not in _PLAIN:
-            raise
-        raise PCDError(f"{_PLAIN[error.errno]}: {error.filename2 or error.filename or place}") from None
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import unquote, urlsplit
 
-from flows.manifest import plain_os_errors
 from pcd.errors import PCDError, unknown_name
+from pcd.os_errors import plain_os_errors
 
 __all__ = ["RemoteFiles", "UnreachableError"]
 

@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from flows.keys import canonical_json
-from flows.manifest import plain_os_errors, sha256_of, whole_manifest
+from flows.manifest import sha256_of, whole_manifest
 from flows.remote_files import RemoteFiles, UnreachableError
+from pcd.os_errors import plain_os_errors
 
 __all__ = ["DamagedError", "RemoteStore"]
 

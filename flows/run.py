@@ -21,6 +21,7 @@ from flows.run_record import RunRecord, find_record, record_since
 from flows.settings import Benchmark
 from flows.store import open_store
 from pcd.errors import PCDError, StageFailedError
+from pcd.os_errors import plain_os_errors
 
 __all__ = ["prefect_and_mlflow", "run_benchmark"]
 
@@ -55,7 +56,8 @@ def run_benchmark(
         from flows.benchmark import benchmark
 
         try:
-            benchmark(settings, only=only, from_stage=from_stage, fresh=fresh)
+            with plain_os_errors(home()):
+                benchmark(settings, only=only, from_stage=from_stage, fresh=fresh)
         except StageFailedError:  # a table with holes is worth showing
             if record_since(plan, began) is None:
                 raise

@@ -32,7 +32,6 @@ from flows.manifest import (
     damaged_files,
     describe_files,
     misfits,
-    plain_os_errors,
     read_manifest,
     sync_folder,
     write_synced,
@@ -42,6 +41,7 @@ from flows.remote_store import RemoteStore
 from flows.store_index import StoreIndex
 from pcd.checkpoint_step import checkpoint_step
 from pcd.errors import StageStoppedError
+from pcd.os_errors import plain_os_errors
 
 __all__ = ["StageState", "Store", "move_aside", "open_store"]
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from pcd.errors import PCDError
+from pcd.os_errors import plain_os_errors
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -19,7 +20,6 @@ __all__ = ["console", "duration", "opened_store", "progress_bar", "size"]
 @contextmanager
 def opened_store(part: str | None) -> Iterator["Store"]:
     from flows.home import home
-    from flows.manifest import plain_os_errors
     from flows.remote_files import UnreachableError
     from flows.store import open_store
     from pcd.errors import unknown_name

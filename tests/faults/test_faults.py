@@ -1,4 +1,4 @@
-"""Five faults on real runs, and what else must not cost a figure; `make faults` has every fault at many random points."""
+"""Five faults on real runs, and what else must cost no figure; `make faults` has each fault at many random points."""
 
 import json
 import os
@@ -96,7 +96,7 @@ def test_a_full_disk_is_named_and_nothing_is_lost(reference: World, tmp_path: Pa
         world.mount("60m")  # less than one checkpoint
         world.take_over(reference, "data")
         assert world.start().wait(400) == 2
-        assert "no space left on the disk; free some, or set PCD_HOME to another one" in world.told
+        assert "error: no space left on the disk; free some" in world.told
         assert world.orphans() == []
         world.remount("size=2g")
         world.run_to_the_end(attempts=1)
