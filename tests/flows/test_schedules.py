@@ -1,5 +1,6 @@
 """Schedules for real: a Prefect server, a process worker, deployments that fire, a verdict, and word of it."""
 
+import contextlib
 import hashlib
 import http.server
 import json
@@ -57,7 +58,8 @@ class Place:
             "PCD_HOME": str(self.home), "PCD_LOCKS": str(self.home / "locks"), "PYTHONPATH": path,
             "PREFECT_HOME": str(self.home / "prefect"),
             "PREFECT_API_URL": f"http://127.0.0.1:{self.port}/api", "PREFECT_UI_URL": f"http://127.0.0.1:{self.port}",
-            "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false", "PREFECT_WORKER_QUERY_SECONDS": "2", "HOOK": self.hook,
+            "PREFECT_SERVER_ALLOW_EPHEMERAL_MODE": "false", "PREFECT_WORKER_QUERY_SECONDS": "2",
+            "PREFECT_SERVER_SERVICES_SCHEDULER_MAX_RUNS": "6", "HOOK": self.hook,  # not a hundred ahead
         }  # fmt: skip
 
     def pcd(self, *arguments: str) -> str:
@@ -82,7 +84,7 @@ class Place:
 
     def ask(self, path: str, body: dict[str, Any] | None = None) -> Any:
         url = f"http://127.0.0.1:{self.port}/api{path}"
-        answer = httpx.get(url) if body is None else httpx.post(url, json=body)
+        answer = httpx.get(url, timeout=60) if body is None else httpx.post(url, json=body, timeout=60)
         answer.raise_for_status()
         return answer.json()
 
@@ -102,7 +104,7 @@ class Place:
     def states_of(self, deployment: str) -> list[str]:
         return [run["state_name"] for run in self.runs_of(deployment)]
 
-    def wait(self, what: str, is_so: Callable[[], object], seconds: float = 240) -> None:
+    def wait(self, what: str, is_so: Callable[[], object], seconds: float = 420) -> None:
         deadline = time.monotonic() + seconds
         while not is_so():
             if time.monotonic() > deadline:
@@ -112,12 +114,15 @@ class Place:
 
 
 def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.send_signal(signal.SIGTERM)
+    """With the runs of a worker, for which it would wait."""
     try:
+        os.killpg(process.pid, signal.SIGTERM)
         process.wait(60)
+    except subprocess.TimeoutExpired:
+        pass
     finally:
-        if process.poll() is None:
-            process.kill()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
 
 
@@ -158,9 +163,9 @@ def _answers(place: Place) -> bool:
 @pytest.fixture(scope="module")
 def benchmark_run(place: Place) -> Place:
     """A deployed benchmark that its schedule has started and a worker has run; no worker and no schedule is left."""
-    assert place.deploy(*_TINY, "--interval", "5s", "--dry-run") == {"pcd": "created", "benchmark/smoke": "created"}
-    assert place.deploy(*_TINY, "--interval", "5s") == {"pcd": "created", "benchmark/smoke": "created"}
-    assert place.deploy(*_TINY, "--interval", "5s") == {"pcd": "unchanged", "benchmark/smoke": "unchanged"}
+    assert place.deploy(*_TINY, "--interval", "10s", "--dry-run") == {"pcd": "created", "benchmark/smoke": "created"}
+    assert place.deploy(*_TINY, "--interval", "10s") == {"pcd": "created", "benchmark/smoke": "created"}
+    assert place.deploy(*_TINY, "--interval", "10s") == {"pcd": "unchanged", "benchmark/smoke": "unchanged"}
     worker = place.start("worker.log", "flows", "worker")
     try:
         place.wait("a scheduled run", lambda: "Completed" in place.states_of("benchmark/smoke"))
@@ -175,7 +180,7 @@ def rerun_run(benchmark_run: Place) -> Place:
     """Its rerun, deployed after the original's result was given an AP of 50; three were late before a worker came."""
     place = benchmark_run
     _give_ap_50(place.home)
-    told = place.deploy("--rerun-of", "smoke", "--share", "data", "--interval", "3s", "--notify", "webhook=env:HOOK")
+    told = place.deploy("--rerun-of", "smoke", "--share", "data", "--interval", "5s", "--notify", "webhook=env:HOOK")
     assert set(told.values()) == {"unchanged", "created"}
     place.wait("three late runs", lambda: len(place.states_of("rerun/smoke")) >= 3)
     place.late = {run["id"] for run in place.runs_of("rerun/smoke")}
