@@ -21,19 +21,19 @@ from rich.console import Console
 from flows.environment import brief, describe_environment
 from flows.home import MLFLOW_PORT, home, tracking_uri
 from flows.journal import Journal, Run, describe_stages
-from flows.plan import Plan, Stage, StageKind, make_plan, partial_aggregate
-from flows.prefect_server import api_address, own_server, pages_address
-from flows.processes import descendants_of, end_processes, identity
+from flows.orchestration.prefect_server import api_address, own_server, pages_address
+from flows.planning.plan import Plan, Stage, StageKind, make_plan, partial_aggregate
+from flows.planning.selection import select
 from flows.progress import describe_plan, make_reporter
-from flows.publisher import Publisher
 from flows.reconcile import reconcile
 from flows.run_record import NOT_ASKED_FOR, RunRecord, write_record
 from flows.runner import NoProgressError, Runner
-from flows.selection import select
 from flows.settings import Benchmark
-from flows.store import open_store
-from flows.tracking import Tracker
-from flows.warden import start_warden
+from flows.store.store import open_store
+from flows.supervision.processes import descendants_of, end_processes, identity
+from flows.supervision.warden import start_warden
+from flows.tracking.publisher import Publisher
+from flows.tracking.tracker import Tracker
 from pcd.errors import PCDError, StageFailedError, StageStoppedError
 
 __all__ = ["benchmark"]

@@ -16,8 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from flows.plan import Plan, Stage
-from flows.supervisor import MetricLine
+from flows.planning.plan import Plan, Stage
+from flows.supervision.supervisor import MetricLine
 
 __all__ = ["Bars", "Lines", "Reporter", "make_reporter"]
 

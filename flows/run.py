@@ -13,13 +13,13 @@ from rich.console import Console
 from flows.home import home, set_environment
 from flows.interrupt import treat_sigterm_as_ctrl_c
 from flows.journal import read_journals
-from flows.plan import make_plan
-from flows.prefect_server import connect
-from flows.processes import identity
+from flows.orchestration.prefect_server import connect
+from flows.planning.plan import make_plan
 from flows.progress import Lines, describe_plan
 from flows.run_record import RunRecord, find_record, record_since
 from flows.settings import Benchmark
-from flows.store import open_store
+from flows.store.store import open_store
+from flows.supervision.processes import identity
 from pcd.errors import PCDError, StageFailedError
 from pcd.os_errors import plain_os_errors
 

@@ -10,8 +10,8 @@ import pytest
 from mlflow import MlflowClient
 
 from flows.journal import Journal, Run
-from flows.publisher import Publisher
-from flows.tracking import Tracker
+from flows.tracking.publisher import Publisher
+from flows.tracking.tracker import Tracker
 from tests.faults.faults import FAULTS, provide_servers, strike
 from tests.faults.world import World
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.remote_store import RemoteStore
-from flows.store import Store
+from flows.store.remote_store import RemoteStore
+from flows.store.store import Store
 from tests.flows.remote_machines import use_endpoint
 from tests.servers import PrefectServer, free_port
 

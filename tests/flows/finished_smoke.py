@@ -4,10 +4,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flows.plan import Plan, Stage, make_plan
+from flows.planning.plan import Plan, Stage, make_plan
 from flows.profiles import load_profile
 from flows.run_record import RunRecord, write_record
-from flows.store import Store, open_store
+from flows.store.store import Store, open_store
 
 CELL = "pcd.smoke_fpn.seed0"
 ENVIRONMENT = {"git_commit": "c0ffee", "git_dirty": True, "gpus": [], "processor": "a CPU"}

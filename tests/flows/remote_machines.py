@@ -4,9 +4,9 @@ from collections.abc import Callable
 
 import pytest
 
-from flows.remote_files import RemoteFiles
-from flows.remote_store import RemoteStore
-from flows.store import Store
+from flows.store.remote_files import RemoteFiles
+from flows.store.remote_store import RemoteStore
+from flows.store.store import Store
 
 __all__ = ["Machine", "files_of", "remote_of", "use_endpoint"]
 
