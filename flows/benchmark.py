@@ -22,6 +22,7 @@ from flows.environment import brief, describe_environment
 from flows.home import MLFLOW_PORT, home, tracking_uri
 from flows.journal import Journal, Run, describe_stages
 from flows.orchestration.prefect_server import api_address, own_server, pages_address
+from flows.orchestration.slots import free_slots
 from flows.planning.plan import Plan, Stage, StageKind, make_plan, partial_aggregate
 from flows.planning.selection import select
 from flows.progress import describe_plan, make_reporter
@@ -30,6 +31,7 @@ from flows.run_record import NOT_ASKED_FOR, RunRecord, write_record
 from flows.runner import NoProgressError, Runner
 from flows.settings import Benchmark
 from flows.store.store import open_store
+from flows.supervision.devices import are_all_free
 from flows.supervision.processes import descendants_of, end_processes, identity
 from flows.supervision.warden import start_warden
 from flows.tracking.publisher import Publisher
@@ -101,6 +103,8 @@ def benchmark(
     plan, anew = select(whole, only=only, from_stage=from_stage, fresh=fresh)
     for line in reconcile(home()):
         print(line, flush=True)
+    if are_all_free():
+        _say_to_prefect(free_slots)
     journal, tracker = _begin(whole, part, rerun_of)
     with start_warden(home(), journal.path), Publisher(tracker, journal) as publisher:
         try:
@@ -306,8 +310,8 @@ def _show_in_prefect(plan: Plan, folder: Path) -> None:
 
 
 def _say_to_prefect(say: Any) -> None:
-    """A page that misses an artifact is no reason to lose a run."""
+    """What Prefect's pages miss is no reason to lose a run."""
     try:
         say()
     except (httpx.HTTPError, PrefectException):
-        _log.warning("Prefect did not take an artifact", exc_info=True)
+        _log.warning("Prefect did not take it", exc_info=True)

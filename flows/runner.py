@@ -86,6 +86,7 @@ class Runner:
             self.journal.note("stopped", stage.id, folder=str(work), reason=str(error))
             raise
         except Exception as error:
+            remember(stage, work, self.environment)
             self.reporter.stage_fails(stage, f"its log is {work / 'log.txt'}")
             self.journal.note("failed", stage.id, folder=str(work), reason=f"{type(error).__name__}: {error}")
             self._refuse_to_repeat(stage, error)
@@ -115,7 +116,10 @@ class Runner:
             for line in lines:
                 self.reporter.stage_goes_on(stage, line)
 
-        with prefect_slots(len(devices.names), devices.of, self.stop), sampled_load(work / "system.jsonl"):
+        with (
+            prefect_slots(devices.kind, len(devices.names), devices.of, self.stop),
+            sampled_load(work / "system.jsonl"),
+        ):
             run_process(
                 command, work, on_metrics, stage=stage, stop_seconds=runtime.stop_seconds,
                 stall_seconds=runtime.stall_seconds, stop=self.stop, environment=devices.environment,

@@ -22,18 +22,28 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import psutil
 
 from flows.planning.plan import Stage
 from flows.settings import Runtime
-from flows.supervision.inventory import Inventory, find_devices
+from flows.supervision.inventory import Inventory, find_devices, list_gpus
 from flows.supervision.processes import identity, is_alive, marked_processes
 from pcd.errors import PCDError, StageStoppedError
 from pcd.stage import write_json
 
-__all__ = ["DEVICES", "LEASE", "Devices", "Waiting", "lease", "lease_devices", "lock_folder", "waiting_leases"]
+__all__ = [
+    "DEVICES",
+    "LEASE",
+    "Devices",
+    "Waiting",
+    "are_all_free",
+    "lease",
+    "lease_devices",
+    "lock_folder",
+    "waiting_leases",
+]
 
 DEVICES: Final = "PCD_DEVICES"
 """Names of the devices that a stage holds, with commas, in its environment."""
@@ -53,7 +63,11 @@ class Devices:
     threads: int
     """CPU threads for each of its processes."""
     of: int
-    """How many there are that we may use."""
+    """How many of the kind this machine has, for us or for others."""
+
+    @property
+    def kind(self) -> Literal["gpu", "cpu"]:
+        return "gpu" if self.environment["CUDA_VISIBLE_DEVICES"] else "cpu"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +109,7 @@ def lease_devices(
             "CUDA_VISIBLE_DEVICES": ",".join(filter(None, seen)),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
         }
-        yield Devices(names, environment, threads, len(inventory.names))
+        yield Devices(names, environment, threads, len(list_gpus() if inventory.has_gpus else inventory.names))
 
 
 @contextmanager
@@ -219,6 +233,18 @@ def _holder(file: int) -> dict[str, Any]:
     except ValueError:
         return {}
     return told
+
+
+def are_all_free() -> bool:
+    """Whether no run of this user holds a device of this machine."""
+    folder = lock_folder()
+    for path in folder.glob("*.lock"):
+        with path.open("ab") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return False
+    return not _used(folder)
 
 
 def waiting_leases() -> list[Waiting]:
