@@ -109,7 +109,7 @@ def lease_devices(
             "CUDA_VISIBLE_DEVICES": ",".join(filter(None, seen)),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
         }
-        yield Devices(names, environment, threads, len(list_gpus() if inventory.has_gpus else inventory.names))
+        yield Devices(names, environment, threads, max(len(list_gpus()), len(inventory.names)))
 
 
 @contextmanager
