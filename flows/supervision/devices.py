@@ -109,7 +109,8 @@ def lease_devices(
             "CUDA_VISIBLE_DEVICES": ",".join(filter(None, seen)),
             "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", str(threads)),
         }
-        yield Devices(names, environment, threads, max(len(list_gpus()), len(inventory.names)))
+        there = max(len(list_gpus()), len(inventory.names)) if inventory.has_gpus else len(inventory.names)
+        yield Devices(names, environment, threads, there)
 
 
 @contextmanager
