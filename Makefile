@@ -14,7 +14,7 @@ export PIP_NO_INPUT := 1
 PARTS := requirements.lock infra/bootstrap.lock infra/install_detectron2.py pyproject.toml
 STAMP := .venv/.ready-$(shell { cat $(PARTS); pwd; } 2>/dev/null | cksum | cut -d' ' -f1)
 
-.PHONY: demo test check bench ui lock setup clean
+.PHONY: demo test check bench faults ui lock setup clean
 .DEFAULT_GOAL := demo
 
 demo: setup  ## The whole chain on this machine's CPU, in minutes
@@ -32,6 +32,9 @@ check: setup  ## What should pass before every commit: formatter, linter, types,
 
 bench: setup  ## What the fast paths gain over the plain ones, on this machine, in minutes
 	$(BIN)/python -m pcd.bench $(BENCH)
+
+faults: setup  ## Faults at random points of real runs, some hours: FAULTS="--points 50 --seed 0"
+	$(BIN)/python -m tests.faults.campaign $(FAULTS)
 
 ui: setup  ## The MLflow and Prefect pages, on loopback
 	$(BIN)/pcd ui

@@ -18,22 +18,24 @@ from prefect.futures import PrefectFuture
 from prefect.states import Completed
 from rich.console import Console
 
-from flows.environment import describe_environment
+from flows.environment import brief, describe_environment
 from flows.home import MLFLOW_PORT, home, tracking_uri
 from flows.journal import Journal, Run, describe_stages
-from flows.plan import Plan, Stage, StageKind, make_plan, partial_aggregate
-from flows.prefect_server import api_address, own_server, pages_address
-from flows.processes import descendants_of, end_processes, identity
+from flows.orchestration.prefect_server import api_address, own_server, pages_address
+from flows.orchestration.slots import free_slots
+from flows.planning.plan import Plan, Stage, StageKind, make_plan, partial_aggregate
+from flows.planning.selection import select
 from flows.progress import describe_plan, make_reporter
-from flows.publisher import Publisher
 from flows.reconcile import reconcile
 from flows.run_record import NOT_ASKED_FOR, RunRecord, write_record
 from flows.runner import NoProgressError, Runner
-from flows.selection import select
 from flows.settings import Benchmark
-from flows.store import open_store
-from flows.tracking import Tracker
-from flows.warden import start_warden
+from flows.store.store import open_store
+from flows.supervision.devices import are_all_free
+from flows.supervision.processes import descendants_of, end_processes, identity
+from flows.supervision.warden import start_warden
+from flows.tracking.publisher import Publisher
+from flows.tracking.tracker import Tracker
 from pcd.errors import PCDError, StageFailedError, StageStoppedError
 
 __all__ = ["benchmark"]
@@ -101,14 +103,18 @@ def benchmark(
     plan, anew = select(whole, only=only, from_stage=from_stage, fresh=fresh)
     for line in reconcile(home()):
         print(line, flush=True)
+    if are_all_free():
+        _say_to_prefect(free_slots)
     journal, tracker = _begin(whole, part, rerun_of)
     with start_warden(home(), journal.path), Publisher(tracker, journal) as publisher:
         try:
             with make_reporter(Console(file=sys.stdout)) as reporter:
                 store = open_store(part)
-                reporter.note(describe_plan(plan, sum(store.find(stage) is not None for stage in plan.stages)))
+                store.note = reporter.note
+                stored = sum(store.state(stage).name in ("cached", "remote") for stage in plan.stages)
+                reporter.note(describe_plan(plan, stored))
                 shared = {kind: open_store() for kind in share}
-                runner = Runner(plan, store, shared, journal, reporter, journal.run.environment, set(anew))
+                runner = Runner(plan, store, shared, journal, reporter, brief(journal.run.environment), set(anew))
                 failures = _bring_all_about(plan, runner)
                 folder, holes = _aggregate_what_there_is(whole, plan, runner, failures)
             record = _record(whole, runner, folder, holes, tracker, part)
@@ -276,13 +282,18 @@ def _first_line(error: Exception) -> str:
 def _record(
     plan: Plan, runner: Runner, folder: Path, holes: dict[str, str], tracker: Tracker, part: str | None
 ) -> RunRecord:
-    run = runner.journal.run
+    run, stages = runner.journal.run, {stage.id: stage.key for stage in plan.stages}
     return RunRecord(
         name=run.name, key=run.key, folder=str(folder), tracking_uri=run.tracking_uri,
         mlflow_page=_mlflow_page(tracker), prefect_page=run.tags["prefect.flow_run_url"], finished=time.time(),
-        mlflow_run_id=tracker.run_id, settings=run.settings, stages={stage.id: stage.key for stage in plan.stages},
-        environment=run.environment, holes=holes, part=part,
+        mlflow_run_id=tracker.run_id, settings=run.settings, stages={**stages, **_table_with_holes(plan, folder)},
+        environment=brief(run.environment), holes=holes, part=part,
     )  # fmt: skip
+
+
+def _table_with_holes(plan: Plan, folder: Path) -> dict[str, str]:
+    """It has a key of its own."""
+    return {plan.stages[-1].id: folder.name} if plan.has_table else {}
 
 
 def _mlflow_page(tracker: Tracker) -> str:
@@ -299,8 +310,8 @@ def _show_in_prefect(plan: Plan, folder: Path) -> None:
 
 
 def _say_to_prefect(say: Any) -> None:
-    """A page that misses an artifact is no reason to lose a run."""
+    """What Prefect's pages miss is no reason to lose a run."""
     try:
         say()
     except (httpx.HTTPError, PrefectException):
-        _log.warning("Prefect did not take an artifact", exc_info=True)
+        _log.warning("Prefect did not take it", exc_info=True)

@@ -9,13 +9,13 @@ from typing import Any, Literal
 
 import click
 
-from flows.deploy_cli import deploy, worker
-from flows.plan_cli import plan
-from flows.rerun_cli import rerun
-from flows.status_cli import logs, status, stop
-from flows.store_cli import store
-from flows.teachers_cli import teachers
-from flows.trace_cli import trace
+from flows.commands.deploy import deploy, worker
+from flows.commands.plan import plan
+from flows.commands.rerun import rerun
+from flows.commands.status import logs, status, stop
+from flows.commands.store import store
+from flows.commands.teachers import teachers
+from flows.commands.trace import trace
 from pcd.errors import PCDError, StageFailedError
 
 __all__ = ["main"]
@@ -103,7 +103,7 @@ def report(benchmark: str | None, as_json: bool) -> None:
 @click.option("--cell", help="Which, if the benchmark has several, such as pcd.seed0.")
 def export(benchmark: str | None, destination: Path, cell: str | None) -> None:
     """Copy a pre-trained backbone and its model card out of the store, of BENCHMARK or of the one finished last."""
-    from flows.export_cli import export_pretrained
+    from flows.commands.export import export_pretrained
 
     for path in export_pretrained(_find_record(benchmark), cell, destination):
         click.echo(path)
@@ -130,7 +130,7 @@ def _show(record: Any, as_json: bool) -> None:
         table = json.loads((folder / "ap_table.json").read_text())
         click.echo(json.dumps({"run": dataclasses.asdict(record), "table": table}, indent=2))
         return
-    from flows.terminal_table import print_table
+    from flows.commands.terminal_table import print_table
 
     print_table(folder)
     click.echo(f"\ntable and figures: {folder}")
@@ -150,7 +150,7 @@ def _show(record: Any, as_json: bool) -> None:
 @_json
 def replay(capture: Path, precision: Literal["as captured", "fp32", "bf16", "fp16"], as_json: bool) -> None:
     """Compute a training step again that was not finite, and show where it goes wrong."""
-    from flows.replay_cli import show_replay
+    from flows.commands.replay import show_replay
 
     show_replay(capture, precision, as_json)
 
@@ -160,7 +160,7 @@ def replay(capture: Path, precision: Literal["as captured", "fp32", "bf16", "fp1
 @_json
 def settings(markdown: bool, as_json: bool) -> None:
     """List every setting: default, meaning, and on whose word the default rests."""
-    from flows.settings_table import as_markdown, list_settings, print_settings
+    from flows.commands.settings_table import as_markdown, list_settings, print_settings
 
     if markdown:
         click.echo(as_markdown(), nl=False)

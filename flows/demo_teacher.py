@@ -9,12 +9,12 @@ from rich.console import Console
 
 from flows.home import home
 from flows.interrupt import treat_sigterm_as_ctrl_c
-from flows.keys import key_of, key_parts
-from flows.plan import Stage, make_plan
+from flows.planning.keys import key_of, key_parts
+from flows.planning.plan import Stage, make_plan
 from flows.profiles import load_profile
 from flows.progress import make_reporter
-from flows.store import Store
-from flows.supervisor import MetricLine, run_process, stage_command, write_spec
+from flows.store.store import Store
+from flows.supervision.supervisor import MetricLine, run_process, stage_command, write_spec
 from pcd.teachers.registry import DEMO_CHECKPOINT, DEMO_RECIPE
 
 __all__ = ["train"]

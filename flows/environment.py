@@ -9,9 +9,12 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
-__all__ = ["describe_environment", "processor"]
+__all__ = ["brief", "describe_environment", "processor"]
 
-_PACKAGES: Final = ("torch", "torchvision", "timm", "detectron2", "numpy", "pandas", "pycocotools", "prefect", "mlflow")
+_PACKAGES: Final = (
+    *("torch", "torchvision", "timm", "detectron2", "numpy", "pandas", "pillow", "pycocotools", "safetensors"),
+    *("webdataset", "prefect", "mlflow"),
+)
 _ROOT: Final = Path(__file__).parent.parent
 _MOST_CHARACTERS: Final = 1_000_000
 
@@ -36,6 +39,11 @@ def describe_environment() -> dict[str, Any]:
         "git_dirty": bool(status := _git("status", "--porcelain")),
         "git_diff": f"{status}\n\n{_git('diff', 'HEAD') or ''}"[:_MOST_CHARACTERS] if status else "",
     }
+
+
+def brief(environment: dict[str, Any]) -> dict[str, Any]:
+    """What every stage's manifest can bear; the rest is told once, with the benchmark."""
+    return {name: value for name, value in environment.items() if name not in ("git_diff", "all_packages")}
 
 
 def _version(package: str) -> str | None:

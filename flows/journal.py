@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from flows.plan import Plan
+from flows.planning.plan import Plan
 from pcd.stage import write_json
 
 __all__ = ["Event", "Journal", "Outcome", "Run", "StageStatus", "describe_stages", "read_journals"]
@@ -31,7 +31,7 @@ class Run:
     name: str
     key: str
     process: str
-    """flows.processes.identity() of the process that runs it."""
+    """flows.supervision.processes.identity() of the process that runs it."""
     started: float
     """Unix seconds."""
     settings: dict[str, Any]

@@ -11,7 +11,7 @@ from pathlib import Path
 from flows.home import MLFLOW_PORT, PREFECT_PORT, home, set_environment, tracking_uri
 from flows.interrupt import treat_sigterm_as_ctrl_c
 from flows.run_record import latest_record
-from flows.supervisor import stop_group
+from flows.supervision.supervisor import stop_group
 from pcd.errors import PCDError
 
 __all__ = ["serve_pages"]

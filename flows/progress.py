@@ -16,8 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from flows.plan import Plan, Stage
-from flows.supervisor import MetricLine
+from flows.planning.plan import Plan, Stage
+from flows.supervision.supervisor import MetricLine
 
 __all__ = ["Bars", "Lines", "Reporter", "make_reporter"]
 
@@ -48,7 +48,8 @@ def describe_plan(plan: Plan, stored: int) -> str:
     counts = (("arm", len(benchmark.arms)), ("protocol", len(benchmark.protocols)), ("seed", len(benchmark.seeds)))
     axes = " x ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in counts)
     done = f"{stored} of {len(plan.stages)} stages in the store"
-    return f"benchmark {benchmark.name}: {axes} = {len(plan.cells)} cells; {done}"
+    chosen = "chosen " if benchmark.exclude or benchmark.include else ""
+    return f"benchmark {benchmark.name}: {axes} = {len(plan.cells)} {chosen}cells; {done}"
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from flows.journal import Journal, read_journals
-from flows.processes import descendants_of, end_processes, is_alive
+from flows.supervision.processes import descendants_of, end_processes, is_alive
 
 __all__ = ["close", "reconcile"]
 
@@ -62,7 +62,7 @@ def close(journal: Journal, *, is_published: bool = False) -> bool:
     api = os.environ.get("PREFECT_API_URL") if server and not is_alive(server) else journal.run.prefect_api
     if api is None:
         return False
-    from flows.settle import settle
+    from flows.orchestration.settle import settle
 
     is_settled = settle(journal, api)
     if server and is_alive(server) and not is_alive(journal.run.process):
@@ -73,8 +73,8 @@ def close(journal: Journal, *, is_published: bool = False) -> bool:
 
 
 def _publish(journal: Journal) -> bool:
-    from flows.publisher import publish_all
-    from flows.tracking import Tracker
+    from flows.tracking.publisher import publish_all
+    from flows.tracking.tracker import Tracker
 
     try:
         publish_all(Tracker(journal.run), journal)

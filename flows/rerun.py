@@ -21,12 +21,12 @@ from eval.verdict_figure import draw_verdict
 from eval.verdict_table import message_of, write_verdict
 from flows.benchmark import benchmark
 from flows.home import home
-from flows.prefect_server import pages_address
+from flows.orchestration.prefect_server import pages_address
 from flows.profiles import validate
 from flows.run_record import RunRecord, latest_record
 from flows.run_results import read_cells
 from flows.settings import Benchmark
-from flows.tracking_verdict import record_verdict
+from flows.tracking.verdict import record_verdict
 from pcd.errors import PCDError, StageFailedError
 
 __all__ = ["PartName", "Shared", "find_original", "rerun", "verdict_folder"]

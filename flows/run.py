@@ -13,14 +13,15 @@ from rich.console import Console
 from flows.home import home, set_environment
 from flows.interrupt import treat_sigterm_as_ctrl_c
 from flows.journal import read_journals
-from flows.plan import make_plan
-from flows.prefect_server import connect
-from flows.processes import identity
+from flows.orchestration.prefect_server import connect
+from flows.planning.plan import make_plan
 from flows.progress import Lines, describe_plan
 from flows.run_record import RunRecord, find_record, record_since
 from flows.settings import Benchmark
-from flows.store import open_store
+from flows.store.store import open_store
+from flows.supervision.processes import identity
 from pcd.errors import PCDError, StageFailedError
+from pcd.os_errors import plain_os_errors
 
 __all__ = ["prefect_and_mlflow", "run_benchmark"]
 
@@ -55,7 +56,8 @@ def run_benchmark(
         from flows.benchmark import benchmark
 
         try:
-            benchmark(settings, only=only, from_stage=from_stage, fresh=fresh)
+            with plain_os_errors(home()):
+                benchmark(settings, only=only, from_stage=from_stage, fresh=fresh)
         except StageFailedError:  # a table with holes is worth showing
             if record_since(plan, began) is None:
                 raise

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from flows.home import home, tracking_uri
-from flows.plan import Plan
+from flows.planning.plan import Plan
 from pcd.stage import write_json
 
 __all__ = ["NOT_ASKED_FOR", "RunRecord", "find_record", "latest_record", "record_since", "write_record"]

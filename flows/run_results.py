@@ -81,9 +81,8 @@ def _basis(chain: Mapping[str, Path]) -> dict[str, dict[str, str]]:
 
 
 def _versions(environment: Mapping[str, Any]) -> dict[str, str]:
-    listed = dict(line.split("==", 1) for line in environment.get("all_packages", ()) if "==" in line)
-    every = {name.lower(): version for name, version in (listed | environment["packages"]).items()}
-    return {name: version for name, version in every.items() if name in _COMPUTING_PACKAGES and version}
+    packages: Mapping[str, str | None] = environment["packages"]
+    return {name: version for name, version in packages.items() if name in _COMPUTING_PACKAGES and version}
 
 
 def _hardware_class(folder: Path, environment: Mapping[str, Any]) -> str:

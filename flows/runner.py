@@ -9,15 +9,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from flows.costs import remember
-from flows.devices import Devices, lease_devices
 from flows.journal import Journal
-from flows.machine_load import sampled_load
-from flows.plan import Plan, Stage
+from flows.orchestration.slots import prefect_slots
+from flows.planning.costs import remember
+from flows.planning.plan import Plan, Stage
 from flows.progress import Reporter
-from flows.slots import prefect_slots
-from flows.store import Store
-from flows.supervisor import MetricLine, run_process, stage_command, write_spec
+from flows.store.store import Store
+from flows.supervision.devices import Devices, lease_devices
+from flows.supervision.machine_load import sampled_load
+from flows.supervision.supervisor import MetricLine, run_process, stage_command, write_spec
 from pcd.errors import StageFailedError, StageStoppedError
 
 __all__ = ["NoProgressError", "Runner"]
@@ -49,7 +49,7 @@ class Runner:
     def bring_about(self, stage: Stage) -> bool:
         """Leave the stage finished in the store. Returns whether it was there already.
 
-        Raises what flows.supervisor.run_process raises; the work folder then keeps the stage's checkpoints.
+        Raises what flows.supervision.supervisor.run_process raises; the work folder then keeps the stage's checkpoints.
         """
         waiting = lambda: self.reporter.note(f"waiting: another run computes {stage.id}")  # noqa: E731
         with self.store.lock(stage, waiting, self.stop):
@@ -86,6 +86,7 @@ class Runner:
             self.journal.note("stopped", stage.id, folder=str(work), reason=str(error))
             raise
         except Exception as error:
+            remember(stage, work, self.environment)
             self.reporter.stage_fails(stage, f"its log is {work / 'log.txt'}")
             self.journal.note("failed", stage.id, folder=str(work), reason=f"{type(error).__name__}: {error}")
             self._refuse_to_repeat(stage, error)
@@ -115,7 +116,10 @@ class Runner:
             for line in lines:
                 self.reporter.stage_goes_on(stage, line)
 
-        with prefect_slots(len(devices.names), devices.of, self.stop), sampled_load(work / "system.jsonl"):
+        with (
+            prefect_slots(devices.kind, len(devices.names), devices.of, self.stop),
+            sampled_load(work / "system.jsonl"),
+        ):
             run_process(
                 command, work, on_metrics, stage=stage, stop_seconds=runtime.stop_seconds,
                 stall_seconds=runtime.stall_seconds, stop=self.stop, environment=devices.environment,

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, Field, JsonValue, model_validator
 
 from eval.settings import DETECTOR_STUDENTS, DataSettings, FinetuneSettings, ShapesData
-from flows.matrix import PRETRAINED_ARMS, Cell, cells_of, check_overrides
+from flows.planning.matrix import PRETRAINED_ARMS, Cell, cells_of, check_overrides
 from pcd.settings import PretrainSettings, Settings, StageRuntime, setting
 from pcd.teachers.registry import TEACHERS
 

@@ -20,6 +20,7 @@ from pydantic import ValidationError
 
 from pcd.checkpoint_step import SIDECAR
 from pcd.errors import PCDError
+from pcd.os_errors import in_one_line
 from pcd.settings import StageRuntime
 from pcd.supervised import hold_folder, obey_supervisor
 
@@ -167,19 +168,10 @@ def run_stage(main: Callable[[Spec], dict[str, Any]]) -> int:
         first = error.errors()[0]
         return _report(spec, f"{'.'.join(map(str, first['loc']))}: {first['msg']}; mend it in {sys.argv[1]}")
     except OSError as error:
-        if error.errno is None or error.errno not in _PLAIN_OS_ERRORS:
+        if (line := in_one_line(error, spec.out if spec else "")) is None:
             raise
         traceback.print_exc()
-        return _report(spec, f"{_PLAIN_OS_ERRORS[error.errno]}: {error.filename or (spec.out if spec else '')}")
-
-
-_PLAIN_OS_ERRORS: Final = {
-    28: "no space left on the disk; free some, or set PCD_HOME to another one",
-    122: "disk quota exceeded; free some, or set PCD_HOME to another disk",
-    13: "no permission to write or read; check the owner of PCD_HOME",
-    30: "the file system is read-only; set PCD_HOME to a writable folder",
-}
-"""ENOSPC, EDQUOT, EACCES, EROFS: the user's to mend, wherever in a stage they strike."""
+        return _report(spec, line)
 
 
 def _report(spec: Spec | None, line: str) -> int:

@@ -27,7 +27,7 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def new_spec() -> Callable[..., Path]:
-    """Write the spec.json of a stage into its folder `out`, as flows.supervisor does."""
+    """Write the spec.json of a stage into its folder `out`, as flows.supervision.supervisor does."""
 
     def write(out: Path, settings: dict[str, Any], inputs: dict[str, Path] | None = None, **runtime: Any) -> Path:
         out.mkdir(parents=True, exist_ok=True)

@@ -89,7 +89,7 @@ FAULTS: Final[dict[str, Fault]] = {
 
 def provide_servers(world: World, fault: Fault) -> None:
     """The servers that this fault strikes."""
-    if fault is kill_prefect_server:
+    if fault is kill_prefect_server and world.prefect is None:
         world.prefect = PrefectServer(world.folder / "prefect-server", free_port())
         world.prefect.start()
     if fault is kill_mlflow_server:

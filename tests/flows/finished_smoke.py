@@ -4,13 +4,13 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flows.plan import Plan, Stage, make_plan
+from flows.planning.plan import Plan, Stage, make_plan
 from flows.profiles import load_profile
 from flows.run_record import RunRecord, write_record
-from flows.store import Store, open_store
+from flows.store.store import Store, open_store
 
 CELL = "pcd.smoke_fpn.seed0"
-ENVIRONMENT = {"git_commit": "c0ffee", "git_dirty": True, "git_diff": "+ a line", "gpus": [], "processor": "a CPU"}
+ENVIRONMENT = {"git_commit": "c0ffee", "git_dirty": True, "gpus": [], "processor": "a CPU"}
 RESULTS: dict[str, dict[str, Any]] = {
     "teacher": {"source": "https://mirror.example/t.pth", "sha256": "7" * 64, "licence": "Apache-2.0"},
     "data": {"name": "shapes", "fingerprint": "f" * 64, "pool": 64, "train": 16, "val": 8},

@@ -3,7 +3,7 @@ import io
 import pytest
 from rich.console import Console
 
-from flows.plan import Plan, make_plan
+from flows.planning.plan import Plan, make_plan
 from flows.profiles import load_profile
 from flows.progress import Bars, Lines, describe_plan, make_reporter
 

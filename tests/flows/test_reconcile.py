@@ -10,8 +10,8 @@ from mlflow import MlflowClient
 from prefect.client.orchestration import get_client
 
 from flows.journal import Journal, Run
-from flows.processes import SUPERVISOR_MARK, identity, is_alive
 from flows.reconcile import reconcile
+from flows.supervision.processes import SUPERVISOR_MARK, identity, is_alive
 
 pytestmark = [
     pytest.mark.slow,  # a real server is started

@@ -51,7 +51,7 @@ def test_a_cell_rests_on_all_of_its_chain(root: Path) -> None:
         "data": {"data fingerprint": "F", "teacher sha256": "T"},
         # What drew the data and read the teacher is of no account: their content is known.
         "source": {"pretrain:pcd.seed0.py": "s", "finetune:pcd.fpn.seed0.py": "s"},
-        "versions": {"torch": "2.14.0", "pillow": "12.0", "Python": "3.11.9"},
+        "versions": {"torch": "2.14.0", "Python": "3.11.9"},
         "hardware": {"device": "a CPU"},
     }
 

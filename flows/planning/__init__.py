@@ -1,0 +1,1 @@
+"""From a benchmark's settings to its stages: cells, keys, selection, costs."""

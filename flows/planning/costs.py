@@ -1,0 +1,211 @@
+"""How long a stage takes and what it needs: work by formulas, speed by what this machine measured, or stated defaults.
+
+Of measurements on the same hardware, those of equal work come first; then those of the nearest work of the same kind,
+scaled. Without any, the defaults below hold, and every figure says so.
+"""
+
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import log
+from pathlib import Path
+from statistics import median
+from typing import Any, Final, Literal
+
+from flows.planning.hardware import Hardware, hardware_here, hardware_of
+from flows.planning.measurements import Measurement, measure, read_measurements, write_measurement
+from flows.planning.plan import Plan, Stage
+from flows.planning.stage_work import Circumstances, Images, Work, circumstances, work_of
+
+__all__ = ["Basis", "CostModel", "Estimate", "remember"]
+
+_log = logging.getLogger(__name__)
+
+Basis = Literal["measured", "scaled", "default"]
+"""`measured`: equal work on equal hardware; `scaled`: from other work on equal hardware; `default`: as stated here."""
+
+_GMACS_A_SECOND: Final = {
+    (
+        "gpu",
+        "pretrain",
+    ): 15_000.0,  # of an A100-class GPU: ResNet-50 trains at about 2,500 images/s, 12.3 GMAC each, halved
+    ("gpu", "finetune"): 5_000.0,  # Detectron2's zoo: 0.26 s a step of 16 images on 8 V100, R50-FPN 1x: 5,900 each
+    ("cpu", "pretrain"): 40.0,  # a thread; docs/bench.md: 403 GMAC in 2.71 s on 2 cores with bf16: 75 each
+    ("cpu", "finetune"): 15.0,
+}
+"""Per GPU or CPU thread."""
+_STEP_OVERHEAD: Final = {"gpu": 0.02, "cpu": 0.05}
+_START_SECONDS: Final = {"teacher": 5.0, "data": 3.0, "pretrain": 8.0, "finetune": 10.0, "aggregate": 8.0}
+"""Imports, and for pre-training the export and its pictures."""
+_OTHER_SECONDS: Final = {"teacher": 0.1, "data shapes": 0.002, "data coco": 0.00005, "aggregate": 0.2, "pretrain": 5.0}
+"""Of a megabyte fetched at 10 MB/s; of an image drawn, or listed and checked; of a cell; of the export."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    seconds: float
+    low: float
+    high: float
+    """Where several measurements differ; equal to `seconds` where there is one, or none."""
+    time_basis: Basis
+    measurements: int
+    memory_mb: float
+    """Of a GPU for a stage that trains on one, else of the process."""
+    memory_basis: Basis
+    disk_mb: float
+    disk_basis: Basis
+    steps: int
+    """Of the whole stage; 0: it has none."""
+    step_seconds: float
+    work_gmacs: float
+    """Of the whole stage, multiply-adds in 1e9; 0: it does not count so."""
+
+
+class CostModel:
+    """Made once for a plan: reads the measurements, counts the images, and looks which hardware there is."""
+
+    def __init__(self, plan: Plan) -> None:
+        self.hardware = hardware_here(plan.benchmark.runtime)
+        self._at = circumstances(plan, on_gpu=self.hardware.is_gpu)
+        self.images = self._at.images
+        self._single = hardware_here(plan.benchmark.runtime, distributed=False)
+        self._measured = read_measurements()
+        self._known: dict[str, Estimate] = {}
+
+    def estimate(self, stage: Stage, step: int = 0) -> Estimate:
+        """`step`: where it goes on, if it was interrupted."""
+        hardware = self.hardware if stage.distributed else self._single
+        # Cells differ in their seeds and arms alone, as a rule: a thousand of them are a few sums.
+        identity = json.dumps([stage.kind, step, {**stage.settings, "seed": 0, "notes": 0}], sort_keys=True)
+        if identity not in self._known:
+            work = work_of(stage, self._at)
+            self._known[identity] = _estimate(stage.kind, work, hardware, self._measured, step)
+        return self._known[identity]
+
+
+def remember(stage: Stage, folder: Path, environment: Mapping[str, Any]) -> None:
+    """Add what a finished or interrupted stage's folder tells to the measurements; never raises.
+
+    Args:
+        folder: its work folder, heartbeat.json still in it, or the finished one.
+        environment: as flows.environment.describe_environment gives it.
+    """
+    try:
+        spec, heartbeat = _read(folder / "spec.json"), _read(folder / "heartbeat.json")
+        devices = tuple(heartbeat.get("devices") or ())
+        threads = int(spec.get("runtime", {}).get("threads") or 0)
+        work = work_of(stage, _circumstances(stage, folder, spec))
+        write_measurement(
+            Measurement(
+                kind=stage.kind,
+                hardware=hardware_of(environment, devices, threads),
+                like=work.like,
+                step_gmacs=work.step_gmacs,
+                other=work.other,
+                **measure(folder, has_steps=work.steps > 0),
+            )
+        )
+    except Exception:
+        _log.warning("no measurement of %s was kept", stage.id, exc_info=True)
+
+
+def _circumstances(stage: Stage, folder: Path, spec: Mapping[str, Any]) -> Circumstances:
+    """Of a stage that ran, as far as its steps' length depends on them."""
+    data = folder if stage.kind == "data" else Path(spec.get("inputs", {}).get("data", folder))
+    counts = _read(data / "data.json").get("counts", {})
+    images = Images(counts.get("pool", 0), counts.get("train", 0), counts.get("val", 0), assumed=False)
+    is_shapes = (
+        stage.settings["data"]["kind"] == "shapes"
+        if stage.kind == "data"
+        else "data_places" not in (stage.runtime or {})
+    )
+    return Circumstances(images, is_shapes, compile=bool(spec.get("runtime", {}).get("compile")))
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def _estimate(kind: str, work: Work, hardware: Hardware, measured: Sequence[Measurement], step: int) -> Estimate:
+    usable, basis = _usable(kind, work, hardware, measured)
+    left = max(0, work.steps - step)
+    default_step, default_other = _default_step(kind, work, hardware), _default_other(kind, work, hardware)
+    totals, step_seconds = [], [default_step]
+    if usable:
+        step_seconds = [
+            default_step if m.step_seconds is None else m.step_seconds * _ratio(work.step_gmacs, m.step_gmacs)
+            for m in usable
+        ]
+        others = [_other_seconds(kind, work, m, default_other, basis) for m in usable]
+        totals = [left * s + o for s, o in zip(step_seconds, others, strict=True)]
+    seconds = median(totals) if totals else left * default_step + default_other
+    memory = [m.gpu_memory_mb if hardware.is_gpu else m.peak_memory_mb for m in usable] if basis == "measured" else []
+    peaks = [peak for peak in memory if peak is not None]
+    disks = [m.disk_mb for m in usable if m.other_seconds is not None] if basis == "measured" else []
+    return Estimate(
+        seconds=seconds, low=min(totals, default=seconds), high=max(totals, default=seconds), time_basis=basis,
+        measurements=len(totals),
+        memory_mb=max(peaks, default=work.memory_mb), memory_basis="measured" if peaks else "default",
+        # Checkpoints go when a stage is finished: what it leaves is less than the most that it takes.
+        disk_mb=max([work.disk_mb, *disks]) if work.steps else max(disks, default=work.disk_mb),
+        disk_basis="measured" if disks and not work.steps else "default",
+        steps=work.steps, step_seconds=median(step_seconds) if work.steps else 0.0,
+        work_gmacs=work.steps * work.step_gmacs + (work.other if kind == "finetune" else 0.0),
+    )  # fmt: skip
+
+
+def _usable(
+    kind: str, work: Work, hardware: Hardware, measured: Sequence[Measurement]
+) -> tuple[list[Measurement], Basis]:
+    same = [m for m in measured if m.kind == kind and m.hardware == hardware.name]
+    same = [m for m in same if m.step_seconds is not None or not work.steps]
+    equal = [m for m in same if m.like == work.like and _is_near(m, work, 0.01)]
+    if equal:
+        return equal, "measured"
+    if not same:
+        return [], "default"
+    nearest = min(_distance(m, work) for m in same)
+    return [m for m in same if _distance(m, work) <= nearest + log(2)], "scaled"
+
+
+def _amounts(work: Work | Measurement) -> float:
+    return work.step_gmacs or work.other
+
+
+def _distance(measured: Measurement, work: Work) -> float:
+    return abs(log(max(_amounts(measured), 1e-9) / max(_amounts(work), 1e-9)))
+
+
+def _is_near(measured: Measurement, work: Work, tolerance: float) -> bool:
+    return _distance(measured, work) <= tolerance
+
+
+def _ratio(wanted: float, measured: float) -> float:
+    return wanted / measured if measured else 1.0
+
+
+def _other_seconds(kind: str, work: Work, m: Measurement, default: float, basis: Basis) -> float:
+    if m.other_seconds is None:
+        return default
+    start = min(_START_SECONDS[kind], m.other_seconds / 2)
+    return start + (m.other_seconds - start) * _ratio(work.other, m.other) if basis == "scaled" else m.other_seconds
+
+
+def _default_step(kind: str, work: Work, hardware: Hardware) -> float:
+    if not work.steps:
+        return 0.0
+    where = "gpu" if hardware.is_gpu else "cpu"
+    return _STEP_OVERHEAD[where] + work.step_gmacs / (_GMACS_A_SECOND[where, kind] * hardware.units)
+
+
+def _default_other(kind: str, work: Work, hardware: Hardware) -> float:
+    if kind == "finetune":  # one process evaluates
+        where, units = ("gpu", 1) if hardware.is_gpu else ("cpu", hardware.units)
+        return _START_SECONDS[kind] + work.other / (_GMACS_A_SECOND[where, kind] * units)
+    each = _OTHER_SECONDS[f"data {work.like['kind']}" if kind == "data" else kind]
+    return _START_SECONDS[kind] + work.other * each

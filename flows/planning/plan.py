@@ -1,0 +1,211 @@
+"""From a benchmark's settings to its stages, each with a key; without torch, MLflow or Prefect."""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, Final, Literal
+
+from eval.settings import CocoData
+from flows.planning.input_files import InputFiles, data_files, teacher_files
+from flows.planning.keys import key_of, key_parts
+from flows.planning.matrix import changed
+from flows.planning.table_notes import table_notes
+from flows.settings import Benchmark
+from pcd.teachers.registry import TEACHERS
+
+__all__ = ["Plan", "Stage", "StageKind", "make_plan", "partial_aggregate"]
+
+StageKind = Literal["teacher", "data", "pretrain", "finetune", "aggregate"]
+
+_MODULES: dict[StageKind, str] = {
+    "teacher": "pcd.teachers.stage",
+    "data": "eval.prepare_data",
+    "pretrain": "pcd.train",
+    "finetune": "eval.finetune",
+    "aggregate": "eval.aggregate",
+}
+
+
+_SAID_OF_A_TEACHER: Final = {
+    "url", "obtain", "title", "megabytes", "reported_hash", "accuracy", "source", "unverified", "mean", "std",
+}  # fmt: skip
+"""Fields of a registry entry that change no tensor."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One process to run, or to find in the store."""
+
+    id: str
+    """Readable and unique in its benchmark: pretrain:pcd.seed0."""
+    kind: StageKind
+    module: str
+    """Started as `python -m module spec.json`."""
+    settings: dict[str, Any]
+    """Plain JSON data, resolved, for its spec. Part of the key but for the places of data on this machine."""
+    inputs: dict[str, str]
+    """The stage's name for an input to the id of the stage that leaves it."""
+    key: str
+    """SHA-256 over the canonical JSON of `parts`."""
+    parts: dict[str, Any]
+    """settings, inputs (name to key), files (name to hash), sources (path to SHA-256): see flows.planning.keys."""
+    labels: dict[str, str]
+    """arm, protocol, seed, where they apply."""
+    distributed: bool = False
+    """Whether torchrun may start it as several ranks."""
+    runtime: dict[str, Any] | None = None
+    """What its spec's runtime holds besides the benchmark's own; no part of the key."""
+    missing: tuple[str, ...] = ()
+    """A line for each file or folder that it reads from outside and that is not there: what, where, what to do. The
+    key is then no key of any result."""
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    benchmark: Benchmark
+    stages: tuple[Stage, ...]
+    """In an order in which every stage stands behind its inputs."""
+
+    @property
+    def key(self) -> str:
+        """The benchmark's identity: that of its last stage, which depends on all the others."""
+        if self.has_table:
+            return self.stages[-1].key
+        return hashlib.sha256("".join(stage.key for stage in self.stages).encode()).hexdigest()
+
+    @property
+    def has_table(self) -> bool:
+        """False for a benchmark without protocols, which pre-trains and no more."""
+        return self.stages[-1].kind == "aggregate"
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """What has to be brought before all of it can run: see Stage.missing."""
+        return tuple(line for stage in self.stages for line in stage.missing)
+
+    @property
+    def cells(self) -> tuple[Stage, ...]:
+        return tuple(stage for stage in self.stages if stage.kind == "finetune")
+
+
+def make_plan(benchmark: Benchmark) -> Plan:
+    """All stages of a benchmark. The same settings and sources give the same ids and keys in every process.
+
+    What is missing on this machine is named in the stages, and raises nothing.
+    """
+    stages: dict[str, Stage] = {}
+
+    def add(
+        kind: StageKind, settings: Mapping[str, Any], *, suffix: str = "", inputs: Mapping[str, str] | None = None,
+        keyed: Mapping[str, Any] | None = None, files: InputFiles | None = None, distributed: bool = False,
+        runtime: dict[str, Any] | None = None, **labels: str,
+    ) -> str:  # fmt: skip
+        inputs, stage_id = dict(inputs or {}), kind + (f":{suffix}" if suffix else "")
+        keys, outside = {name: stages[of].key for name, of in inputs.items()}, files or InputFiles({})
+        parts = key_parts(settings if keyed is None else keyed, keys, outside.hashes, _MODULES[kind])
+        stages[stage_id] = Stage(
+            id=stage_id, kind=kind, module=_MODULES[kind], settings=dict(settings), inputs=inputs, key=key_of(parts),
+            parts=parts, labels=labels, distributed=distributed, runtime=runtime, missing=outside.missing,
+        )  # fmt: skip
+        return stage_id
+
+    data_settings = {"data": benchmark.data.model_dump(mode="json")}
+    data = add("data", data_settings, keyed=_without_places(benchmark), files=data_files(benchmark.data))
+    places = _places(benchmark)
+    matrix, student = benchmark.cells, benchmark.pretrain.student
+    if any(cell.pretrain for cell in matrix):
+        # Where the file comes from may differ between machines, and what people say of it may be mended.
+        entry = {k: v for k, v in TEACHERS[benchmark.teacher].describe().items() if k not in _SAID_OF_A_TEACHER}
+        teacher = add(
+            "teacher", {"teacher": benchmark.teacher, "entry": entry},
+            files=teacher_files(TEACHERS[benchmark.teacher], benchmark.teacher_file),
+            runtime={"teacher_file": str(benchmark.teacher_file) if benchmark.teacher_file else None},
+        )  # fmt: skip
+
+    cells = []
+    for cell in matrix:
+        cell_inputs = {"data": data}
+        if cell.pretrain:
+            stage_id = f"pretrain:{cell.pretrain}"
+            if stage_id not in stages:
+                pretrain = changed(benchmark.pretrain, benchmark.overrides, stage_id)
+                add(
+                    "pretrain", {"pretrain": pretrain, "teacher": benchmark.teacher, "seed": cell.seed},
+                    suffix=cell.pretrain, inputs={"data": data, "teacher": teacher}, distributed=True, runtime=places,
+                    arm=cell.arm, seed=str(cell.seed),
+                )  # fmt: skip
+            cell_inputs["backbone"] = stage_id
+        if cell.protocol:
+            finetune = changed(benchmark.protocols[cell.protocol], benchmark.overrides, f"finetune:{cell.id}")
+            add(
+                "finetune", {"finetune": finetune, "student": student, "seed": cell.seed}, suffix=cell.id,
+                inputs=cell_inputs, distributed=True, runtime=places,
+                arm=cell.arm, protocol=cell.protocol, seed=str(cell.seed),
+            )  # fmt: skip
+            record = {"cell": cell.id, "arm": cell.arm, "protocol": cell.protocol, "seed": cell.seed}
+            cells.append(record | {"pretrain": cell.pretrain})
+
+    inputs = {stage.id: stage.id for stage in stages.values() if stage.kind in ("finetune", "pretrain")}
+    aggregate = {
+        "benchmark": benchmark.name,
+        "baseline": benchmark.baseline,
+        "cells": cells,
+        "notes": table_notes(benchmark),
+    }
+    if cells:
+        add("aggregate", aggregate, inputs={"data": data, **inputs}, runtime=places)
+    return Plan(benchmark, tuple(stages.values()))
+
+
+def _without_places(benchmark: Benchmark) -> dict[str, Any]:
+    """The data stage's settings as its key has them: where the user's own data lie is this machine's affair."""
+    if isinstance(benchmark.data, CocoData):
+        # The name of the annotations' file names the data set in what the stage leaves.
+        return {"data": {"kind": benchmark.data.kind, "name": benchmark.data.train_annotations.stem}}
+    return {"data": benchmark.data.model_dump(mode="json")}
+
+
+def _places(benchmark: Benchmark) -> dict[str, Any] | None:
+    """For the runtime of stages that read the user's own data: the data stage may have run where they lay elsewhere."""
+    if not isinstance(benchmark.data, CocoData):
+        return None
+    return {"data_places": benchmark.data.model_dump(mode="json", exclude={"kind"})}
+
+
+def partial_aggregate(plan: Plan, holes: Mapping[str, str]) -> Stage | None:
+    """The aggregate stage over the cells that there are, which names the others; its key is not the whole one's.
+
+    Args:
+        holes: stage id to the reason why it is not there, such as "failed: …". A stage without an entry of its own is a
+            hole where one that it reads is, for the same reason.
+
+    Returns:
+        The plan's own aggregate stage if nothing is a hole; None if no cell is left, or the plan has no table.
+    """
+    if not plan.has_table:
+        return None
+    whole, reasons = plan.stages[-1], _with_those_behind(plan, holes)
+    by_id = {stage.id: stage for stage in plan.stages}
+    kept, lost = [], []
+    for cell in whole.settings["cells"]:
+        reason = reasons.get(f"finetune:{cell['cell']}")
+        kept += [cell] if reason is None else []
+        lost += [] if reason is None else [cell | {"reason": reason}]
+    if not (kept and lost):
+        return whole if kept else None
+    wanted = ["data", *(f"finetune:{cell['cell']}" for cell in kept)]
+    wanted += dict.fromkeys(f"pretrain:{cell['pretrain']}" for cell in kept if cell["pretrain"])
+    inputs = {name: of for name, of in whole.inputs.items() if name in set(wanted)}
+    settings = whole.settings | {"cells": kept, "holes": lost}
+    parts = key_parts(settings, {name: by_id[of].key for name, of in inputs.items()}, {}, whole.module)
+    return replace(whole, settings=settings, inputs=inputs, parts=parts, key=key_of(parts))
+
+
+def _with_those_behind(plan: Plan, holes: Mapping[str, str]) -> dict[str, str]:
+    """Every stage that is a hole, or reads one, to the reason: the first one's, with its id."""
+    reasons, causes = dict(holes), {stage: f"{stage} {reason}" for stage, reason in holes.items()}
+    for stage in plan.stages:
+        for source in stage.inputs.values():
+            if source in causes and stage.id not in causes:
+                reasons[stage.id] = causes[stage.id] = causes[source]
+    return reasons

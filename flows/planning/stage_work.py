@@ -1,0 +1,173 @@
+"""What a stage has to do: steps, work of a step, memory and disk, by formulas that are stated here; without torch."""
+
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from eval.settings import FinetuneSettings, ShapesData
+from flows.planning.input_files import image_counts
+from flows.planning.measurements import CUDA_MB
+from flows.planning.network_work import backbone_size, detector_gmacs, detector_millions, mlp_gmacs, trunk_gmacs
+from flows.planning.plan import Plan, Stage
+from pcd.teachers.registry import TEACHERS
+
+__all__ = ["ASSUMED_IMAGES", "Circumstances", "Images", "Work", "circumstances", "work_of"]
+
+ASSUMED_IMAGES: Final = {"pool": 1_281_167, "train": 118_287, "val": 5_000}
+"""ImageNet and COCO 2017, where the user's own data are not there to be counted."""
+
+_MB: Final = 1e6
+_CPU_BASE_MB: Final = 700
+"""A process that has imported torch and torchvision; measured."""
+_KEPT: Final = 2.5
+"""Copies of a convolution's output that training holds: of the BatchNorm and the activation behind it as well."""
+_BYTES_PER_JPEG_PIXEL: Final = 0.15
+"""Of the shapes' pictures at quality 95; measured."""
+
+
+@dataclass(frozen=True, slots=True)
+class Images:
+    pool: int
+    train: int
+    val: int
+    assumed: bool
+    """Whether some of them could not be counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    steps: int
+    """0: this kind of stage has none that are alike."""
+    step_gmacs: float
+    """Multiply-adds of one step over all processes, in 1e9."""
+    other: float
+    """What stands beside the steps, in a unit of its kind's own: GMAC of the evaluation, images, megabytes, cells."""
+    memory_mb: float
+    """Of the process that needs most: on a GPU, of its memory."""
+    disk_mb: float
+    """The most that its folder takes: checkpoints that are kept, and what it leaves."""
+    like: dict[str, Any] = field(default_factory=dict)
+    """Stages with equal entries have steps of equal length on the same hardware."""
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What a stage's work depends on besides its settings."""
+
+    images: Images
+    is_shapes: bool
+    ranks: int = 1
+    keep_checkpoints: int = 1
+    compile: bool = False
+    on_gpu: bool = False
+    """Whether training runs there, for its memory."""
+
+
+def circumstances(plan: Plan, *, on_gpu: bool) -> Circumstances:
+    """Of the plan's stages; images are counted as far as they are there."""
+    data, runtime = plan.benchmark.data, plan.benchmark.runtime
+    if isinstance(data, ShapesData):
+        images = Images(data.pool, data.train, data.val, assumed=False)
+    else:
+        counts = image_counts(data)
+        found = {name: ASSUMED_IMAGES[name] if count is None else count for name, count in counts.items()}
+        images = Images(**found, assumed=None in counts.values())
+    return Circumstances(
+        images, isinstance(data, ShapesData), runtime.processes * runtime.nodes, runtime.keep_checkpoints,
+        runtime.compile, on_gpu,
+    )  # fmt: skip
+
+
+def work_of(stage: Stage, at: Circumstances) -> Work:
+    match stage.kind:
+        case "teacher":
+            return _teacher(stage)
+        case "data":
+            return _data(stage, at)
+        case "pretrain":
+            return _pretrain(stage, at)
+        case "finetune":
+            return _finetune(stage, at)
+        case "aggregate":
+            cells = len(stage.settings["cells"])
+            return Work(0, 0, cells, 350 + 0.1 * cells, 1 + 0.3 * cells)
+
+
+def _teacher(stage: Stage) -> Work:
+    entry = TEACHERS[stage.settings["teacher"]]
+    megabytes = entry.megabytes or 100.0
+    return Work(0, 0, megabytes, _CPU_BASE_MB + 3 * megabytes, 2 * megabytes)
+
+
+def _data(stage: Stage, at: Circumstances) -> Work:
+    data, count = stage.settings["data"], at.images.pool + at.images.train + at.images.val
+    if not at.is_shapes:
+        memory = 300 + 0.0006 * count + 0.02 * at.images.train  # names and sizes; the annotations, read as JSON
+        return Work(0, 0, count, memory, 0.00006 * count, {"kind": "coco"})
+    disk = count * data["size"] ** 2 * _BYTES_PER_JPEG_PIXEL / _MB
+    return Work(0, 0, count, 350, disk, {"kind": "shapes", "size": data["size"]})
+
+
+def _pretrain(stage: Stage, at: Circumstances) -> Work:
+    raw, entry = stage.settings["pretrain"], TEACHERS[stage.settings["teacher"]]
+    student, batch = backbone_size(raw["student"]), int(raw["global_batch"])
+    scale, grid = raw["views"]["size"] ** 2 / 224**2, (raw["views"]["size"] / 32) ** 2
+    projector, predictor = entry.projector_widths(student.channels), entry.predictor_widths()
+    negatives, out = raw["loss"]["negatives"], entry.head.widths[-1]
+
+    attention = 4 * student.channels**2 * grid / 1e9 if raw["attention"] else 0.0
+    forward = student.gmacs * scale + attention + mlp_gmacs(projector, grid) + mlp_gmacs(predictor, grid)
+    teacher = trunk_gmacs(entry.trunk) * scale + mlp_gmacs(entry.head.widths, grid)
+    loss = 2 * grid * negatives * out / 1e9  # forward, and the gradient to the student
+    step = batch * 2 * (teacher + 3 * forward + loss)  # two views; a backward pass is two forward ones
+    per_epoch = at.images.pool // batch
+
+    at_once = max(1, batch // (at.ranks * raw["accumulation"]))
+    heads = 1000 * (mlp_gmacs(projector, 1) + mlp_gmacs(predictor, 1))  # a weight is one multiply-add a pixel
+    trained, queue = student.millions + heads, negatives * out * 4 / _MB
+    states = 3 if raw["optimizer"]["name"] == "adamw" else 2  # the weights, and one or two moments of each
+    bytes_each = 2 if at.on_gpu and raw["precision"] != "fp32" else 4
+    kept = at_once * 2 * scale * student.activations * _KEPT * bytes_each
+    head_kept = at_once * 2 * grid * sum(projector + predictor) * _KEPT * bytes_each / _MB
+    base = CUDA_MB if at.on_gpu else _CPU_BASE_MB
+    memory = base + trained * 4 * (states + 1) + 4 * (entry.megabytes or 100) / 4 + queue + kept + head_kept
+    checkpoint = trained * 4 * states + queue
+    disk = (at.keep_checkpoints + 1) * checkpoint + 2 * student.millions * 4  # one more while it is written
+    like = {
+        "student": raw["student"], "teacher": stage.settings["teacher"], "attention": raw["attention"],
+        "size": raw["views"]["size"], "batch": batch, "accumulation": raw["accumulation"], "negatives": negatives,
+        "precision": raw["precision"], "compile": at.compile,
+    }  # fmt: skip
+    return Work(max(1, round(raw["epochs"] * per_epoch)), step, 1, memory, disk, like)
+
+
+def _finetune(stage: Stage, at: Circumstances) -> Work:
+    raw, student = stage.settings["finetune"], stage.settings["student"]
+    settings = FinetuneSettings.model_validate(raw)
+    train_pixels = _pixels(sum(settings.train_sizes) / len(settings.train_sizes), settings.max_size, at)
+    test_pixels = _pixels(settings.test_size, settings.max_size, at)
+    step = 3 * settings.batch * detector_gmacs(settings, student, train_pixels, training=True)
+    evaluation = at.images.val * detector_gmacs(settings, student, test_pixels, training=False)
+
+    at_once = max(1, settings.batch // (at.ranks))
+    millions, size = detector_millions(settings, student), backbone_size(student)
+    states = 3 if settings.optimizer == "adamw" else 2
+    largest = _pixels(max(settings.train_sizes), settings.max_size, at)
+    backbone = largest / 224**2 * size.activations * _KEPT * 4
+    pyramid = largest / 16 * 1.33 * settings.fpn_channels * 4 * 4 / _MB
+    rois = settings.rois_per_image * 49 * settings.fpn_channels * 2 * 4 / _MB
+    masks = settings.rois_per_image / 4 * 196 * settings.mask_head_width * 2 * (settings.mask_head_convs + 4) * 4 / _MB
+    base = CUDA_MB if at.on_gpu else _CPU_BASE_MB + 150  # Detectron2 is imported as well
+    memory = base + millions * 4 * (states + 1) + at_once * (backbone + pyramid + rois + masks)
+    checkpoint, predictions = millions * 4 * states, at.images.val * settings.detections_per_image * 300 / _MB
+    disk = (at.keep_checkpoints + 1) * checkpoint + predictions
+    names = (
+        "batch", "train_sizes", "max_size", "fpn_channels", "anchor_sizes", "proposals_before_nms", "proposals",
+        "rois_per_image", "box_head_width", "mask_head_convs", "mask_head_width", "roi_sampling_ratio", "precision",
+    )  # fmt: skip
+    like = {"student": student, "shapes": at.is_shapes, **{name: raw[name] for name in names}}
+    return Work(settings.iterations, step, evaluation, memory, disk, like)
+
+
+def _pixels(shorter: float, longest: float, at: Circumstances) -> float:
+    """Of an image with this shorter side: the shapes' are square, photographs taken as 4:3."""
+    return shorter * min(longest, shorter * (1 if at.is_shapes else 4 / 3))
