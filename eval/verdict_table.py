@@ -13,7 +13,7 @@ from eval.table import ABSENT
 from eval.verdict import JUDGED_METRICS, CellVerdict, RunVerdict
 from pcd.stage import write_text
 
-__all__ = ["describe_verdict", "message_of", "printed_verdicts", "verdict_frame", "write_verdict"]
+__all__ = ["describe_verdict", "message_of", "printed_verdicts", "summary_of", "verdict_frame", "write_verdict"]
 
 _MESSAGE_CELLS: Final = 20
 
@@ -59,6 +59,13 @@ def printed_verdicts(verdict: RunVerdict) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def summary_of(name: str, verdict: RunVerdict) -> str:
+    """Markdown: the counts, and a table that is narrow enough to stand where there is little room."""
+    shown = printed_verdicts(verdict)[["cell", "verdict", *(f"Δ {label}" for label in JUDGED_METRICS.values())]]
+    counts = message_of(name, verdict).splitlines()[0]
+    return f"**{counts}**\n\n{_markdown(shown)}\n"
+
+
 def message_of(name: str, verdict: RunVerdict) -> str:
     """What a notification says: the verdict, and each cell that asks for a look with its difference."""
     counts: dict[str, int] = {}
@@ -85,12 +92,19 @@ def write_verdict(folder: Path, title: str, verdict: RunVerdict, notes: Sequence
     shown, notes = printed_verdicts(verdict), (*notes, *_NOTES)
     record = {"title": title, **describe_verdict(verdict), "notes": notes}
     write_text(folder / "verdict.json", json.dumps(record, indent=2) + "\n")
-    # Without disable_numparse "20.0" would be printed as 20; a bar in a reason would end its column.
-    table = shown.map(lambda text: text.replace("|", "\\|")).to_markdown(index=False, disable_numparse=True)
-    write_text(folder / "verdict.md", "\n".join([f"# {title}", "", table, "", *(f"- {note}" for note in notes)]) + "\n")
+    write_text(
+        folder / "verdict.md",
+        "\n".join([f"# {title}", "", _markdown(shown), "", *(f"- {note}" for note in notes)]) + "\n",
+    )
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True)
     html = environment.get_template("ap_table.html.j2").render(title=title, tables=(("By cell", shown),), notes=notes)
     write_text(folder / "verdict.html", html)
+
+
+def _markdown(shown: pd.DataFrame) -> str:
+    # Without disable_numparse "20.0" would be printed as 20; a bar in a reason would end its column.
+    escaped = shown.map(lambda text: text.replace("|", "\\|"))
+    return str(escaped.to_markdown(index=False, disable_numparse=True))
 
 
 def _named(cell: CellVerdict) -> str:

@@ -1,16 +1,16 @@
 """The verdict of a rerun in MLflow: a run of its own, and tags that lead from it to both benchmark runs and back."""
 
-import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from mlflow import MlflowClient
 from mlflow.entities import Metric, RunStatus, RunTag
 from mlflow.exceptions import MlflowException
 
 from eval.verdict import JUDGED_METRICS, RunVerdict
+from eval.verdict_table import summary_of
 from flows.run_record import RunRecord
 
 __all__ = ["record_verdict"]
@@ -56,7 +56,7 @@ def _record(
         "pcd.original_run": original.mlflow_run_id,
         "pcd.outcome": outcome,
         "pcd.regressed": str(verdict.regressed).lower(),
-        "mlflow.note.content": _first_page(folder, original, rerun),
+        "mlflow.note.content": _first_page(verdict, folder, original, rerun),
     }
     client.log_batch(run_id, metrics=_metrics(verdict), tags=_run_tags(said))
     for file in _FILES:
@@ -91,12 +91,10 @@ def _metrics(verdict: RunVerdict) -> list[Metric]:
     return [Metric(name, value, 0, 0) for name, value in figures.items()]
 
 
-def _first_page(folder: Path, original: RunRecord, rerun: RunRecord) -> str:
+def _first_page(verdict: RunVerdict, folder: Path, original: RunRecord, rerun: RunRecord) -> str:
+    """The summary first: MLflow folds the description behind its first lines."""
     links = f"[the original]({_path(original)}) · [the rerun]({_path(rerun)})"
-    notes: Any = json.loads((folder / "verdict.json").read_text())["notes"]
-    table = (folder / "verdict.md").read_text().partition("\n\n")[2].partition("\n\n")[0]
-    # MLflow folds the description behind its first lines: the table stands there.
-    return "\n".join([table, "", links, "", *(f"- {note}" for note in notes)])
+    return "\n".join([summary_of(original.name, verdict), links, "", (folder / "verdict.md").read_text()])
 
 
 def _path(record: RunRecord) -> str:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from eval.verdict import CellRun, RunVerdict, judge
 from eval.verdict_figure import draw_verdict
-from eval.verdict_table import message_of, printed_verdicts, verdict_frame, write_verdict
+from eval.verdict_table import message_of, printed_verdicts, summary_of, verdict_frame, write_verdict
 
 HOSTILE = "<script>|x"
 
@@ -77,6 +77,12 @@ def test_the_message_has_the_counts_and_the_difference_of_each_cell_to_look_at(v
     assert [line.partition(":")[0] for line in rest] == ["fell", "upgraded", "lost"]
     assert "box AP 40.00 -> 38.04 (-1.96, tolerance 0.30 by stated noise)" in rest[0]
     assert "versions: torch 2.14 -> 2.15" in rest[1]
+
+
+def test_the_summary_begins_with_the_counts_and_is_narrow(verdict: RunVerdict) -> None:
+    first, _, header, *_ = summary_of("demo", verdict).splitlines()
+    assert first.startswith("**rerun of demo: 1 identical, 1 reproduced")
+    assert [text.strip() for text in header.strip("|").split("|")] == ["cell", "verdict", "Δ box AP", "Δ mask AP"]
 
 
 def test_a_long_message_is_cut_and_says_so() -> None:

@@ -259,7 +259,9 @@ def test_the_verdict_has_a_run_of_its_own_linked_with_both_others(rerun_run: Pla
     assert original.data.tags["pcd.last_verdict_run"] == rerun.data.tags["pcd.verdict_run"] == verdict.info.run_id
     assert rerun.data.tags["pcd.rerun_of"] == original.info.run_id
     assert (verdict.info.status, verdict.data.tags["pcd.regressed"]) == ("FAILED", "true")
-    assert verdict.data.tags["mlflow.note.content"].startswith("| cell")
+    note = verdict.data.tags["mlflow.note.content"]
+    assert note.startswith("**rerun of smoke: 1 not reproduced (regressed)**")
+    assert "# Rerun of smoke" in note
 
 
 def test_the_verdict_run_has_figure_tables_and_metrics(rerun_run: Place) -> None:
