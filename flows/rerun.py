@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import httpx
 from prefect import flow
@@ -28,10 +28,14 @@ from flows.run_results import read_cells
 from flows.settings import Benchmark
 from flows.tracking.verdict import record_verdict
 from pcd.errors import PCDError, StageFailedError
+from pcd.stage import write_text
 
-__all__ = ["PartName", "Shared", "find_original", "rerun", "verdict_folder"]
+__all__ = ["PAGE", "PartName", "Shared", "find_original", "rerun", "verdict_folder"]
 
 _log = logging.getLogger(__name__)
+
+PAGE: Final = "mlflow_page.txt"
+"""In the verdict's folder: the address of its run in MLflow."""
 
 Shared = Literal["teacher", "data", "pretrain"]
 PartName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]*$")]
@@ -130,6 +134,7 @@ def _publish(verdict: RunVerdict, folder: Path, original: RunRecord, again: RunR
         print(f"MLflow did not take the verdict; it is in {folder}", flush=True)
         return
     page = "/".join(again.mlflow_page.split("/", 3)[:3]) + path
+    write_text(folder / PAGE, page)
     _say(lambda: create_link_artifact(page, "verdict in MLflow", key="mlflow-verdict", description=title))
 
 

@@ -65,8 +65,8 @@ def _run(run: str | None, share: tuple[str, ...], part: str | None) -> dict[str,
     from flows.run import prefect_and_mlflow
 
     with prefect_and_mlflow():
+        from flows.rerun import PAGE, verdict_folder
         from flows.rerun import rerun as flow
-        from flows.rerun import verdict_folder
 
         path = verdict_folder(part) / "verdict.json"
         path.unlink(missing_ok=True)
@@ -74,5 +74,9 @@ def _run(run: str | None, share: tuple[str, ...], part: str | None) -> dict[str,
         if not path.exists():
             state.result()
     verdict: dict[str, Any] = json.loads(path.read_text())
-    record = latest_record(part)
-    return verdict | {"part": part, "folder": str(path.parent), "mlflow_page": record.mlflow_page if record else None}
+    page = path.parent / PAGE
+    return verdict | {
+        "part": part,
+        "folder": str(path.parent),
+        "mlflow_page": page.read_text() if page.exists() else None,
+    }
