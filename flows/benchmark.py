@@ -276,7 +276,9 @@ def _told(failures: dict[str, Exception]) -> str:
 
 
 def _first_line(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__
+    """Without the log's place on this machine, which has no business in a table."""
+    first = str(error).partition("\n")[0].partition("; the last lines of ")[0]
+    return first or type(error).__name__
 
 
 def _record(

@@ -12,7 +12,7 @@ from mlflow import MlflowClient
 from flows.journal import Journal, Run
 from flows.tracking.publisher import Publisher
 from flows.tracking.tracker import Tracker
-from tests.faults.faults import FAULTS, kill_own_prefect_server, provide_servers, strike
+from tests.faults.faults import FAULTS, kill_own_prefect_server, kill_trainer, provide_servers, strike
 from tests.faults.world import World
 from tests.servers import PrefectServer, free_port
 
@@ -71,6 +71,25 @@ def test_after_a_fault_all_is_as_if_nothing_had_happened(reference: World, world
         assert world.closed_by_itself() == []
     world.run_to_the_end()
     assert world.violations(reference) == []
+
+
+def test_a_cell_that_fails_is_a_named_hole_that_the_next_run_fills(reference: World, world: World) -> None:
+    for kind in ("finetune", "aggregate"):
+        world.take_over(reference, kind)
+    world.options = ("--set", "arms=[random]", "--set", "seeds=[0,1]", "--set", "runtime.retries=0")
+    assert strike(world, kill_trainer, steps=2) == 1
+    hole = (
+        "Hole: random.smoke_fpn.seed1 has no figures: finetune:random.smoke_fpn.seed1: the stage was killed by SIGKILL"
+    )
+    assert hole in " ".join(world.told.split())
+    assert "1 of 2" in world.told
+    world.run_to_the_end(attempts=1)
+    assert [world.orphans(), world.unsettled(), world.metrics_missing_or_doubled(), world.held_locks()] == [
+        [],
+        [],
+        [],
+        [],
+    ]
 
 
 def test_a_damaged_file_of_the_store_is_found_and_computed_anew(reference: World, world: World) -> None:
