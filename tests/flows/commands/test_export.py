@@ -35,7 +35,8 @@ def _finish(tmp_path: Path, *overrides: str) -> RunRecord:
     }
     last = plan.stages[-1]
     folder = _commit(store, plan, last, {name: folders.get(name, tmp_path) for name in last.inputs}, {})
-    return RunRecord("smoke", plan.key, str(folder), "", "", "", 0.0)
+    stages = {stage.id: stage.key for stage in plan.stages}
+    return RunRecord("smoke", plan.key, str(folder), "", "", "", 0.0, stages=stages)
 
 
 @pytest.fixture
