@@ -13,7 +13,9 @@ import urllib.request
 from pathlib import Path
 from typing import Final
 
-from flows.home import PREFECT_PORT
+from filelock import FileLock
+
+from flows.home import PREFECT_PORT, home
 from flows.supervision.processes import identity
 from flows.supervision.supervisor import stop_group
 from pcd.errors import PCDError
@@ -82,16 +84,22 @@ def connect(log: Path) -> None:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     command = [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)]
+    url = f"http://127.0.0.1:{port}/api"
+    # The first to start makes the database's tables; two at once would break each other's.
+    with FileLock(home() / "prefect-starts.lock"):
+        _start_own(command, log, url)
+    os.environ["PREFECT_API_URL"] = url
+
+
+def _start_own(command: list[str], log: Path, url: str) -> None:
     server = _OwnServer(command, log)
     _own.append(server)
     atexit.register(server.stop)  # before Prefect's own, which still send the last logs
-    url = f"http://127.0.0.1:{port}/api"
     first, deadline = server.process, time.monotonic() + _START_SECONDS
     while _reason_for_silence(url):
         if first.poll() is not None or time.monotonic() > deadline:
             raise PCDError(f"the Prefect server did not start; its log is {log}")
         time.sleep(0.2)
-    os.environ["PREFECT_API_URL"] = url
 
 
 def own_server() -> str | None:

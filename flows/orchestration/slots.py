@@ -38,22 +38,29 @@ def limit_name(kind: _Kind) -> str:
 def prefect_slots(kind: _Kind, taken: int, of: int, stop: threading.Event) -> Iterator[None]:
     """Take `taken` of the machine's `of` slots; if no server answers, the file locks alone guard the devices."""
     name = limit_name(kind)
-    with ExitStack() as stack:
-        try:
-            _ensure_limit(name, of)
-            while not stop.is_set():
-                try:
-                    slots = concurrency(
+    slots = ExitStack()
+    try:
+        _ensure_limit(name, of)
+        while not stop.is_set():
+            try:
+                slots.enter_context(
+                    concurrency(
                         name, taken, timeout_seconds=_ASK_SECONDS, lease_duration=_LEASE_SECONDS, strict=True,
                         raise_on_lease_renewal_failure=False,
-                    )  # fmt: skip
-                    stack.enter_context(slots)
-                    break
-                except TimeoutError:
-                    _log.info("waiting for %d slots of Prefect's limit %s", taken, name)
-        except (httpx.HTTPError, PrefectException) as error:
-            _log.warning("Prefect gave no slots (%s); the device locks alone guard the devices", error)
+                    )
+                )  # fmt: skip
+                break
+            except TimeoutError:
+                _log.info("waiting for %d slots of Prefect's limit %s", taken, name)
+    except (httpx.HTTPError, PrefectException) as error:
+        _log.warning("Prefect gave no slots (%s); the device locks alone guard the devices", error)
+    try:
         yield
+    finally:
+        try:
+            slots.close()
+        except (httpx.HTTPError, PrefectException) as error:  # their lease ends by itself
+            _log.warning("Prefect did not take slots back (%s)", error)
 
 
 def _ensure_limit(name: str, of: int) -> None:

@@ -12,9 +12,11 @@ import json
 import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
+from filelock import FileLock
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunStatus, RunTag
 from mlflow.entities import Run as TrackedRun
@@ -64,7 +66,8 @@ class Tracker:
         self._sent: dict[str, int] = {}
         location = Path(run.artifacts).as_uri() if run.tracking_uri.startswith("sqlite:") else None
         try:
-            self.experiment_id = self._open_experiment(location)
+            with _alone(run.tracking_uri):
+                self.experiment_id = self._open_experiment(location)
             self.run_id = self._open_benchmark()
             self._children = {child.data.tags["pcd.stage_id"]: child for child in self._search_children()}
         except MlflowException as error:
@@ -259,6 +262,16 @@ class Tracker:
             dataset = Dataset(f"{data['name']}-{count}", data["fingerprint"][:36], "local", source, None, profile)
             inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)]))
         self._client.log_inputs(run_id, inputs)
+
+
+@contextmanager
+def _alone(uri: str) -> Iterator[None]:
+    """The first to open a database of our own makes its tables; two at once would break each other's."""
+    if not uri.startswith("sqlite:///"):
+        yield
+        return
+    with FileLock(f"{uri.removeprefix('sqlite:///')}.lock"):
+        yield
 
 
 def is_refusal(error: Exception) -> bool:
