@@ -62,11 +62,11 @@ class Tracker:
     def __init__(self, run: Run) -> None:
         """Raises PCDError if MLflow cannot be reached."""
         self._run = run
-        self._client = MlflowClient(tracking_uri=run.tracking_uri)
         self._sent: dict[str, int] = {}
         location = Path(run.artifacts).as_uri() if run.tracking_uri.startswith("sqlite:") else None
         try:
             with _alone(run.tracking_uri):
+                self._client = MlflowClient(tracking_uri=run.tracking_uri)
                 self.experiment_id = self._open_experiment(location)
             self.run_id = self._open_benchmark()
             self._children = {child.data.tags["pcd.stage_id"]: child for child in self._search_children()}
