@@ -302,7 +302,8 @@ def _mlflow_page(tracker: Tracker) -> str:
     """On the user's server, or on the one that `pcd ui` starts over our own database."""
     uri = tracking_uri()
     server = uri if uri.startswith("http") else f"http://127.0.0.1:{MLFLOW_PORT}"
-    return server.rstrip("/") + tracker.url_path
+    scheme, slashes, place = server.partition("://")
+    return f"{scheme}{slashes}{place.rpartition('@')[2]}".rstrip("/") + tracker.url_path  # no password in a link
 
 
 def _show_in_prefect(plan: Plan, folder: Path) -> None:
