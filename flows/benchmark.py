@@ -225,9 +225,11 @@ def _aggregate_what_there_is(
     Raises the failure if there is nothing to make a table of.
     """
     last = whole.stages[-1]
-    if last.id in runner.folders:
+    if last.id in runner.folders and not failures:
         return runner.folders[last.id], {}
-    if not whole.has_table and not failures:
+    if not whole.has_table:
+        if failures:
+            raise _one_of(failures)
         return runner.folders[plan.stages[-1].id], {}
     if last.id in failures:
         raise failures[last.id]

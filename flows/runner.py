@@ -39,11 +39,12 @@ class Runner:
     reporter: Reporter
     environment: dict[str, Any]
     anew: set[str]
-    """Ids of stages that are computed also if the store has them; each leaves this set when it begins."""
+    """Ids of stages that are computed also if the store has them; each leaves this set when it is done."""
     stop: threading.Event = field(default_factory=threading.Event)
     """Set: all stages save their checkpoints and end."""
     folders: dict[str, Path] = field(default_factory=dict)
     """Stage id to the folder of the finished stage."""
+    _begun_anew: set[str] = field(default_factory=set)
     _reached: dict[str, int] = field(default_factory=dict)
 
     def bring_about(self, stage: Stage) -> bool:
@@ -56,6 +57,7 @@ class Runner:
             stored = self._find(stage)
             if stored is None:
                 self.folders[stage.id] = self._compute(stage)
+                self.anew.discard(stage.id)
                 self.journal.note("done", stage.id, folder=str(self.folders[stage.id]))
                 return False
         self.folders[stage.id] = stored
@@ -64,9 +66,10 @@ class Runner:
         return True
 
     def _find(self, stage: Stage) -> Path | None:
-        if stage.id in self.anew:
-            self.anew.discard(stage.id)
-            self.store.discard_work(stage)
+        if stage.id in self.anew:  # until it is done: a retry must not take the old result for its own
+            if stage.id not in self._begun_anew:
+                self._begun_anew.add(stage.id)
+                self.store.discard_work(stage)
             return None
         store = self.shared.get(stage.kind, self.store)
         # What another stage is going to read is checked byte by byte; what is only told of, by its size.

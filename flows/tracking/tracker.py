@@ -11,6 +11,7 @@ alone. So whoever comes after a crash, or after an hour without MLflow, only has
 import json
 import logging
 import re
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,7 +33,6 @@ _log = logging.getLogger(__name__)
 
 _EXPERIMENT: Final = "pcd-benchmarks"
 _MAX_PER_CALL: Final = 500  # an MLflow batch takes at most 1000 metrics and 100 params
-_LINES_PER_CALL: Final = 50  # of about ten figures each
 _FOREIGN_TO_NAMES: Final = re.compile(r"[^\w.\- :/]|/(?=/)")  # MLflow refuses them, and categories have them
 _NOT_FIGURES: Final = frozenset({"step", "total", "time"})
 _LOADS: Final = "system.jsonl"
@@ -221,7 +221,8 @@ class Tracker:
             history = self._client.get_metric_history(run_id, name) if lines else []
             self._sent[series] = max((metric.step for metric in history), default=0)
         fresh = [line for line in lines if line["step"] > self._sent[series]]
-        for batch in _batches(fresh, _LINES_PER_CALL):
+        width = max((len(line) for line in fresh), default=1)
+        for batch in _batches(fresh, max(1, _MAX_PER_CALL // width)):
             metrics = [
                 Metric(name, float(value), int(line["time"] * 1000), int(line["step"]))
                 for line in batch
@@ -237,14 +238,16 @@ class Tracker:
 
     def _log_params(self, run_id: str, params: Mapping[str, Any]) -> None:
         logged = self._client.get_run(run_id).data.params  # MLflow refuses to change a parameter, also to its own value
-        new = [Param(name, str(value)[:6000]) for name, value in params.items() if name not in logged]
+        named = {_FOREIGN_TO_NAMES.sub("_", name)[:250]: value for name, value in params.items()}  # patterns have "*"
+        new = [Param(name, str(value)[:6000]) for name, value in named.items() if name not in logged]
         for batch in _batches(new, 100):
             self._client.log_batch(run_id, params=batch)
 
     def _log_figures(self, run_id: str, figures: Mapping[str, float]) -> None:
         logged = self._client.get_run(run_id).data.metrics
         named = {_FOREIGN_TO_NAMES.sub("_", name): value for name, value in figures.items()}
-        new = [Metric(name, value, 0, 0) for name, value in named.items() if logged.get(name) != value]
+        now = int(time.time() * 1000)  # at one step and time MLflow would show the largest value, and not the newest
+        new = [Metric(name, value, now, 0) for name, value in named.items() if logged.get(name) != value]
         for batch in _batches(new, _MAX_PER_CALL):
             self._client.log_batch(run_id, metrics=batch)
 
