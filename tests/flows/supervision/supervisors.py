@@ -13,7 +13,7 @@ from flows.supervision.processes import marked_processes
 from tests.conftest import ROOT
 
 STAGE = ROOT / "tests" / "flows" / "supervision" / "supervised_stage.py"
-TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "--shutdown-timeout=1"]
+TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 SUPERVISOR = """
 import sys
