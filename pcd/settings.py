@@ -168,6 +168,9 @@ class StageRuntime(Settings):
     checkpoint_seconds: float = Field(600, ge=0, description="seconds between two checkpoints")
     checkpoint_steps: int = Field(0, ge=0, description="steps between two checkpoints, besides; 0: by time alone")
     keep_checkpoints: int = Field(2, ge=1, le=9, description="newest checkpoints that are kept, in case one is damaged")
+    snapshot_epochs: float = Field(
+        0, ge=0, description="epochs between two snapshots of the backbone that are kept; 0: none (see eval.watch)"
+    )
     max_unreadable_share: float = Field(
         0.01, ge=0, le=1, description="share of the images that may be damaged; the next one is seen in their place"
     )

@@ -35,6 +35,7 @@ from pcd.queue import NegativeQueue
 from pcd.receptive_field import probe_images, write_receptive_field
 from pcd.schedule import cosine_with_warmup
 from pcd.settings import PretrainSettings
+from pcd.snapshots import write_snapshot
 from pcd.stage import Spec, Stopped, run_stage
 from pcd.step_plan import StepPlan, plan_steps
 from pcd.students import Student
@@ -83,6 +84,7 @@ def pretrain(spec: Spec) -> dict[str, Any]:
         unreadable.met |= set(notes.pop("unreadable", ()))
         unreadable.seen = first * settings.global_batch
         monitor, monitor_every = _monitor(spec, settings, plan)
+        snapshot_every = max(1, round(spec.runtime["snapshot_epochs"] * plan.per_epoch))
         backend = choose_backend(device, half or torch.float32, queue.negatives.shape[1], settings.loss.backend)
         print(f"the loss runs by {backend.backend} ({backend.reason})")
 
@@ -133,6 +135,8 @@ def pretrain(spec: Spec) -> dict[str, Any]:
                     figures |= _watch(monitor, student, device)
                 spec.metrics.log(done, plan.total, figures)
                 logged_at, waited, logged = clock(), 0.0, done
+            if spec.runtime["snapshot_epochs"] and spec.is_first_rank and done % snapshot_every == 0:
+                write_snapshot(student.backbone, spec.out, done / plan.per_epoch, {"student": settings.student})
             is_due = clock() - saved_at > spec.runtime["checkpoint_seconds"] or (
                 spec.runtime["checkpoint_steps"] and done % spec.runtime["checkpoint_steps"] == 0
             )
