@@ -3,6 +3,7 @@
 import logging
 import sys
 import time
+from contextlib import suppress
 from pathlib import Path
 from queue import SimpleQueue
 from typing import Any, Final
@@ -13,12 +14,13 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext
-from prefect.exceptions import PrefectException
+from prefect.exceptions import PrefectException, TerminationSignal
 from prefect.futures import PrefectFuture
 from prefect.states import Completed
 from rich.console import Console
 
 from flows.environment import brief, describe_environment
+from flows.failures import one_of, told, why_missing
 from flows.home import MLFLOW_PORT, home, tracking_uri
 from flows.journal import Journal, Run, describe_stages
 from flows.orchestration.prefect_server import api_address, own_server, pages_address
@@ -27,7 +29,7 @@ from flows.planning.plan import Plan, Stage, StageKind, make_plan, partial_aggre
 from flows.planning.selection import select
 from flows.progress import describe_plan, make_reporter
 from flows.reconcile import reconcile
-from flows.run_record import NOT_ASKED_FOR, RunRecord, write_record
+from flows.run_record import RunRecord, write_record
 from flows.runner import NoProgressError, Runner
 from flows.settings import Benchmark
 from flows.store.store import open_store
@@ -41,6 +43,9 @@ from pcd.errors import PCDError, StageFailedError, StageStoppedError
 __all__ = ["benchmark"]
 
 _log = logging.getLogger(__name__)
+
+_STOPS: Final = (KeyboardInterrupt, SystemExit, TerminationSignal)
+"""Ctrl-C, and what Prefect makes of SIGTERM."""
 
 
 def _worth_another_try(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
@@ -122,16 +127,17 @@ def benchmark(
             _show_in_prefect(whole, folder)
             journal.note(
                 "failed" if failures else "finished", folder=str(folder) if whole.has_table else None,
-                reason=_told(failures) if failures else None,
+                reason=told(failures) if failures else None,
             )  # fmt: skip
         except BaseException as error:
-            was_stopped = isinstance(error, KeyboardInterrupt | SystemExit)
-            journal.note("stopped" if was_stopped else "failed", reason=f"{type(error).__name__}: {error}")
+            was_stopped = isinstance(error, _STOPS)
+            with suppress(OSError):  # on a full disk the error itself says more; whoever closes the run notes it
+                journal.note("stopped" if was_stopped else "failed", reason=f"{type(error).__name__}: {error}")
             raise
     if not publisher.is_through:
         print("MLflow has not taken all yet; it is kept, and the next run sends it", flush=True)
     if failures:
-        raise StageFailedError(_told(failures))
+        raise StageFailedError(told(failures))
     return str(folder)
 
 
@@ -207,7 +213,7 @@ def _wait_for(running: dict[PrefectFuture[Any], Stage]) -> None:
     try:
         for future in running:
             future.wait()
-    except KeyboardInterrupt:
+    except _STOPS:
         end_processes(descendants_of(identity()), 0)
         raise
 
@@ -229,7 +235,7 @@ def _aggregate_what_there_is(
         return runner.folders[last.id], {}
     if not whole.has_table:
         if failures:
-            raise _one_of(failures)
+            raise one_of(failures)
         return runner.folders[plan.stages[-1].id], {}
     if last.id in failures:
         raise failures[last.id]
@@ -239,48 +245,17 @@ def _aggregate_what_there_is(
             continue
         stored = runner.store.obtain(cell) if cell.id not in {stage.id for stage in plan.stages} else None
         if stored is None:
-            holes[cell.id] = _why_missing(cell, plan, failures)
+            holes[cell.id] = why_missing(cell, plan, failures)
         else:
             runner.folders[cell.id] = stored
     partial = partial_aggregate(whole, holes) if whole.has_table else None
     if partial is None:
-        raise _one_of(failures)
+        raise one_of(failures)
     for stage in whole.stages:  # inputs of the table that no selected cell needed
         if stage.id in partial.inputs.values() and stage.id not in runner.folders:
             _TASKS[stage.kind](runner, stage)
     _TASKS["aggregate"](runner, partial)
     return runner.folders[partial.id], holes
-
-
-def _why_missing(cell: Stage, plan: Plan, failures: dict[str, Exception]) -> str:
-    """Its own failure, or that of a stage that it needs."""
-    if cell.id not in {stage.id for stage in plan.stages}:
-        return NOT_ASKED_FOR
-    needs = [cell.id, *cell.inputs.values()]
-    causes = [f"{stage}: {_first_line(failures[stage])}" for stage in needs if stage in failures]
-    return "; ".join(causes) or "a stage that it needs failed"
-
-
-def _one_of(failures: dict[str, Exception]) -> Exception:
-    """What the user can mend comes first; else all of them in one."""
-    for error in failures.values():
-        if isinstance(error, PCDError):
-            return error
-    if len(failures) == 1:
-        return next(iter(failures.values()))
-    return StageFailedError(_told(failures))
-
-
-def _told(failures: dict[str, Exception]) -> str:
-    count = len(failures)
-    lines = [f"{stage}: {_first_line(error)}" for stage, error in failures.items()]
-    return f"{count} stage{'s' * (count > 1)} failed:\n  " + "\n  ".join(lines)
-
-
-def _first_line(error: Exception) -> str:
-    """Without the log's place on this machine, which has no business in a table."""
-    first = str(error).partition("\n")[0].partition("; the last lines of ")[0]
-    return first or type(error).__name__
 
 
 def _record(

@@ -1,7 +1,8 @@
 """A run that is under way, on disk: what was planned, and what has happened since. MLflow and Prefect are told from it.
 
 $PCD_HOME/active/<id>.json          written once: process, settings, stages
-                 <id>.events.jsonl  one line for each thing that happened, the last of a stage says how it stands
+                 <id>.events.jsonl  one line for each thing that happened, the last of a stage says how it stands;
+                                    and one when MLflow or Prefect was told all before it
 
 Whoever comes after a crash finds here all that is needed to close the run truthfully (flows.reconcile).
 """
@@ -16,10 +17,11 @@ from typing import Any, Literal
 from flows.planning.plan import Plan
 from pcd.stage import write_json
 
-__all__ = ["Event", "Journal", "Outcome", "Run", "StageStatus", "describe_stages", "read_journals"]
+__all__ = ["Event", "Journal", "Outcome", "Run", "StageStatus", "Whom", "describe_stages", "read_journals"]
 
 StageStatus = Literal["running", "cached", "done", "failed", "stopped", "skipped"]
 Outcome = Literal["finished", "failed", "stopped", "crashed"]
+Whom = Literal["mlflow", "prefect"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,7 @@ class Journal:
         self.path = path
         self._writing = threading.Lock()
         self._latest: dict[str | None, Event] = {}
+        self._told: set[str] = set()
 
     @classmethod
     def begin(cls, run: Run, home: Path) -> "Journal":
@@ -84,10 +87,9 @@ class Journal:
         if journal._events.exists():
             for line in journal._events.read_text().splitlines():
                 try:
-                    event = Event(**json.loads(line))
+                    journal._take(json.loads(line))
                 except (ValueError, TypeError):  # cut short by a kill
                     continue
-                journal._latest[event.stage] = event
         return journal
 
     def note(
@@ -95,11 +97,15 @@ class Journal:
         reason: str | None = None,
     ) -> None:  # fmt: skip
         """Of a stage, or with none of the run as a whole."""
-        event = Event(status, stage, folder, reason, round(time.time(), 3))
+        self._append(asdict(Event(status, stage, folder, reason, round(time.time(), 3))))
+
+    def mark_told(self, whom: Whom) -> None:
+        """Of all that has happened so far: it needs not be told again, unless more happens."""
+        self._append({"told": whom})
+
+    def is_told(self, whom: Whom) -> bool:
         with self._writing:
-            with self._events.open("a") as file:  # a line of its own, also behind one that was cut
-                file.write("\n" + json.dumps(asdict(event)) + "\n")
-            self._latest[event.stage] = event
+            return whom in self._told
 
     @property
     def stages(self) -> dict[str, Event]:
@@ -116,6 +122,20 @@ class Journal:
         """All is told; nothing has to be closed any more."""
         self.path.unlink(missing_ok=True)  # first: events without a record are nobody's
         self._events.unlink(missing_ok=True)
+
+    def _append(self, line: dict[str, Any]) -> None:
+        with self._writing:
+            with self._events.open("a") as file:  # a line of its own, also behind one that was cut
+                file.write("\n" + json.dumps(line) + "\n")
+            self._take(line)
+
+    def _take(self, line: dict[str, Any]) -> None:
+        if "told" in line:
+            self._told.add(line["told"])
+            return
+        event = Event(**line)
+        self._latest[event.stage] = event
+        self._told.clear()
 
     @property
     def _events(self) -> Path:

@@ -3,13 +3,14 @@ and by the warden as soon as a run's process is gone."""
 
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
 from filelock import FileLock, Timeout
 
-from flows.journal import Journal, read_journals
-from flows.supervision.processes import descendants_of, end_processes, is_alive
+from flows.journal import Journal, Whom, read_journals
+from flows.supervision.processes import descendants_of, end_processes, identity, is_alive
 
 __all__ = ["close", "reconcile"]
 
@@ -42,21 +43,47 @@ def _close_dead(path: Path) -> list[str]:
     run = journal.run
     end_processes(descendants_of(run.process), _STOP_SECONDS)
     died = journal.outcome is None
-    if died:
-        reason = f"the process of this run ({run.process.partition(':')[0]}) died"
-        for stage, event in journal.stages.items():
-            if event.status == "running":
-                journal.note("failed", stage, folder=event.folder, reason=reason)
-        journal.note("crashed", reason=reason)
     if not close(journal):
         return [f"run {run.name} of an earlier process is over; MLflow or Prefect could not be told of it yet"]
     return [f"run {run.name} had died and is closed"] if died else []
 
 
-def close(journal: Journal, *, is_published: bool = False) -> bool:
-    """Tell MLflow and Prefect all that they do not know yet; then the journal is needed no more. Raises nothing."""
-    if not is_published and not _publish(journal):
+def close(journal: Journal) -> bool:
+    """Tell MLflow and Prefect all that they do not know yet; then the journal is needed no more. Raises nothing.
+
+    Of a run of this process only Prefect is told. Its publisher has asked MLflow long enough, and nobody should wait
+    any longer: the warden asks once more when this process is gone, and then the next run.
+    """
+    tell: dict[Whom, Callable[[Journal], bool]] = {"mlflow": _publish, "prefect": _settle}
+    if journal.run.process == identity():
+        del tell["mlflow"]
+    try:
+        _note_the_end(journal)
+        for whom, say in tell.items():
+            if not journal.is_told(whom) and say(journal):
+                journal.mark_told(whom)
+        if not (journal.is_told("mlflow") and journal.is_told("prefect")):
+            return False
+        journal.forget()
+    except OSError:  # a full disk: what it cannot keep now it says later
+        _log.warning("run %s cannot be closed", journal.run.id, exc_info=True)
         return False
+    return True
+
+
+def _note_the_end(journal: Journal) -> None:
+    """What nobody could write down any more, since its process was killed or its disk was full."""
+    process = journal.run.process
+    died = f"the process of this run ({process.partition(':')[0]}) died"
+    reason = "its end could not be written down" if is_alive(process) or journal.outcome else died
+    for stage, event in journal.stages.items():
+        if event.status == "running":
+            journal.note("failed", stage, folder=event.folder, reason=reason)
+    if journal.outcome is None:
+        journal.note("crashed", reason=reason)
+
+
+def _settle(journal: Journal) -> bool:
     server = journal.run.server
     # The database of a temporary server that is gone is that of today's temporary server.
     api = os.environ.get("PREFECT_API_URL") if server and not is_alive(server) else journal.run.prefect_api
@@ -67,8 +94,6 @@ def close(journal: Journal, *, is_published: bool = False) -> bool:
     is_settled = settle(journal, api)
     if server and is_alive(server) and not is_alive(journal.run.process):
         end_processes([psutil.Process(int(server.partition(":")[0]))], _STOP_SECONDS)
-    if is_settled:
-        journal.forget()
     return is_settled
 
 

@@ -5,6 +5,7 @@ import shlex
 import threading
 import time
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -84,18 +85,25 @@ class Runner:
         try:
             with lease_devices(stage, runtime, self._on_wait(stage), self.stop) as devices:
                 command = self._run(stage, work, devices)
+            seconds = time.monotonic() - began
+            remember(stage, work, self.environment)
+            folder, result = self._commit(stage, command, seconds)
         except StageStoppedError as error:
             self.reporter.stage_fails(stage, "stopped; the next run goes on from its last checkpoint")
             self.journal.note("stopped", stage.id, folder=str(work), reason=str(error))
             raise
         except Exception as error:
-            remember(stage, work, self.environment)
+            if not (work / "result.json").exists():  # else it was the commit that failed
+                remember(stage, work, self.environment)
             self.reporter.stage_fails(stage, f"its log is {work / 'log.txt'}")
-            self.journal.note("failed", stage.id, folder=str(work), reason=f"{type(error).__name__}: {error}")
+            with suppress(OSError):  # on a full disk the error itself says more; whoever closes the run notes it
+                self.journal.note("failed", stage.id, folder=str(work), reason=f"{type(error).__name__}: {error}")
             self._refuse_to_repeat(stage, error)
             raise
-        seconds = time.monotonic() - began
-        remember(stage, work, self.environment)
+        self.reporter.stage_ends(stage, seconds, _summary(stage, result))
+        return folder
+
+    def _commit(self, stage: Stage, command: list[str], seconds: float) -> tuple[Path, dict[str, Any]]:
         record = {
             "benchmark": self.plan.benchmark.name,
             "command": command,
@@ -103,9 +111,7 @@ class Runner:
             "environment": self.environment,
         }
         folder = self.store.commit(stage, record)
-        result = json.loads((folder / "result.json").read_text())
-        self.reporter.stage_ends(stage, seconds, _summary(stage, result))
-        return folder
+        return folder, json.loads((folder / "result.json").read_text())
 
     def _run(self, stage: Stage, work: Path, devices: Devices) -> list[str]:
         runtime = self.plan.benchmark.runtime

@@ -11,6 +11,8 @@ from typing import Any, Final
 import psutil
 import pynvml
 
+from flows.supervision.metrics_tail import read_lines
+
 __all__ = ["sample_load", "sampled_load"]
 
 _EVERY_SECONDS: Final = 10.0
@@ -21,17 +23,18 @@ _MB: Final = 2**20
 def sampled_load(file: Path, every: float = _EVERY_SECONDS) -> Iterator[None]:
     """Append a sample now, every `every` seconds, and none after the block has ended."""
     over = threading.Event()
-    first = _last_step(file) + 1
+    first, is_torn = _end_of(file)
 
     def work() -> None:
-        step = first
+        step, torn = first + 1, is_torn
         while True:
-            line = {"step": step, "time": round(time.time(), 3), **sample_load(file.parent)}
             try:
+                line = {"step": step, "time": round(time.time(), 3), **sample_load(file.parent)}
                 with file.open("a") as out:
-                    out.write(json.dumps(line) + "\n")
+                    out.write("\n" * torn + json.dumps(line) + "\n")
+                torn = False
             except OSError:  # the disk that is full may be this one; what trains tells of it
-                pass
+                torn = True
             step += 1
             if over.wait(every):
                 return
@@ -73,10 +76,11 @@ def _gpu_load() -> dict[str, float]:
     return load
 
 
-def _last_step(file: Path) -> int:
-    """Of an attempt before this one; a line that a kill cut short is closed, so that the next stands for itself."""
-    if not file.exists():
-        return 0
-    whole = [line for line in file.read_text().split("\n")[:-1] if line]
-    file.write_text("".join(line + "\n" for line in whole))
-    return int(json.loads(whole[-1])["step"]) if whole else 0
+def _end_of(file: Path) -> tuple[int, bool]:
+    """The last step of an attempt before this one, and whether a kill cut its line short: the next needs a new one."""
+    try:
+        text = file.read_bytes()
+        last = max((int(line.get("step", 0)) for line in read_lines(file)), default=0)
+    except OSError:
+        return 0, False
+    return last, text[-1:] not in (b"", b"\n")

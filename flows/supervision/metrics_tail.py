@@ -5,7 +5,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-__all__ = ["MetricLine", "MetricsTail"]
+__all__ = ["MetricLine", "MetricsTail", "read_lines"]
 
 MetricLine = dict[str, Any]
 """One line of metrics.jsonl: step, total, time, and figures."""
@@ -31,4 +31,26 @@ class MetricsTail:
             return []
         whole = block[: block.rfind(b"\n") + 1]
         self._position += len(whole)
-        return [json.loads(line) for line in whole.splitlines()]
+        return _parse(whole)
+
+
+def read_lines(path: Path) -> list[MetricLine]:
+    """All whole lines; none if there is no such file."""
+    try:
+        block = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    return _parse(block[: block.rfind(b"\n") + 1])
+
+
+def _parse(block: bytes) -> list[MetricLine]:
+    """Without the line that a kill or a full disk cut short, wherever it stands: the next one was written behind it."""
+    lines = []
+    for text in block.splitlines():
+        try:
+            line = json.loads(text)
+        except ValueError:
+            continue
+        if isinstance(line, dict):
+            lines.append(line)
+    return lines

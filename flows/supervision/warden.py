@@ -1,6 +1,7 @@
-"""A tiny process that stays when `pcd` is killed: it ends what pcd had started, and has the run closed truthfully.
+"""A tiny process that stays when `pcd` is gone: it ends what pcd had started, and has the run closed truthfully.
 
-It holds the read end of a pipe. As long as pcd lives, the pipe is open; when pcd ends in order, it says so. Started as
+It holds the read end of a pipe. As long as pcd lives, the pipe is open. If pcd ends and the run's record is gone by
+then, all was in order; else there is something left to tell, whether pcd was killed or nobody listened. Started as
 `python -m flows.supervision.warden`, in a session of its own, so that neither Ctrl-C nor the terminal's end reaches it.
 It imports next to nothing until it is needed, since it waits for days.
 """
@@ -10,6 +11,7 @@ import select
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import TracebackType
 from typing import Final
@@ -21,13 +23,15 @@ RECONCILE: Final = "flows.reconcile:reconcile"
 
 _DONE: Final = b"done"
 _LOOK_EVERY_SECONDS: Final = 10.0
+_END_SECONDS: Final = 0.05
 
 
 class Warden:
-    """As a context manager: on leaving, it is told that all is in order."""
+    """As a context manager: on leaving, it is told that all is in order, or stays until this process ends."""
 
-    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+    def __init__(self, process: subprocess.Popen[bytes], record: Path) -> None:
         self.process = process
+        self.record = record
 
     def __enter__(self) -> "Warden":
         return self
@@ -35,7 +39,10 @@ class Warden:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.done()
+        if self.record.exists():
+            _STAY.append(self)
+        else:
+            self.done()
 
     def done(self) -> None:
         """All is closed: there is nothing left for it to do."""
@@ -48,6 +55,10 @@ class Warden:
             except BrokenPipeError:  # somebody killed it
                 pass
         self.process.wait()
+
+
+_STAY: Final[list[Warden]] = []
+"""Wardens whose runs may be closed behind their flow, or never; their pipes stay open as long as this process lives."""
 
 
 def start_warden(home: Path, record: Path, *, stop_seconds: float = 60.0, then: str = RECONCILE) -> Warden:
@@ -70,7 +81,7 @@ def start_warden(home: Path, record: Path, *, stop_seconds: float = 60.0, then: 
             [sys.executable, "-m", "flows.supervision.warden", *arguments],
             stdin=subprocess.PIPE, stdout=log, stderr=log, env=environment, start_new_session=True,
         )  # fmt: skip
-    return Warden(process)
+    return Warden(process, record)
 
 
 def _watch(pcd: str) -> bool:
@@ -80,8 +91,12 @@ def _watch(pcd: str) -> bool:
     while True:
         ready, _, _ = select.select([0], [], [], _LOOK_EVERY_SECONDS)
         # Something that pcd forked may hold the pipe open longer than pcd lives.
-        if ready or not is_alive(pcd):
-            return bool(ready) and os.read(0, len(_DONE)) == _DONE
+        if ready and os.read(0, len(_DONE)) == _DONE:
+            return True
+        while ready and is_alive(pcd):  # the pipe is closed a moment before the process is gone
+            time.sleep(_END_SECONDS)
+        if not is_alive(pcd):
+            return False
 
 
 def _clean_up(home: Path, record: Path, pcd: str, stop_seconds: float, then: str) -> None:
@@ -101,7 +116,7 @@ def main() -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):  # whoever sends them to all means pcd, and we follow
         signal.signal(number, signal.SIG_IGN)
     home, record, pcd, stop_seconds, then = sys.argv[1:]
-    if not _watch(pcd):
+    if not _watch(pcd) and Path(record).exists():
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)  # whatever is started now should not inherit our deafness
         _clean_up(Path(home), Path(record), pcd, float(stop_seconds), then)

@@ -12,6 +12,7 @@ from mlflow.exceptions import MlflowException
 from eval.verdict import JUDGED_METRICS, RunVerdict
 from eval.verdict_table import summary_of
 from flows.run_record import RunRecord
+from flows.tracking.client import open_client
 
 __all__ = ["record_verdict"]
 
@@ -34,7 +35,7 @@ def record_verdict(
     Returns the page of the run, as path behind MLflow's address; None if MLflow did not take it, which is logged.
     """
     try:
-        return _record(MlflowClient(tracking_uri=rerun.tracking_uri), verdict, folder, original, rerun, tags)
+        return _record(open_client(rerun.tracking_uri), verdict, folder, original, rerun, tags)
     except MlflowException:
         _log.warning("MLflow did not take the verdict in %s", folder, exc_info=True)
         return None

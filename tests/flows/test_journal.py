@@ -46,6 +46,17 @@ def test_events_behind_a_cut_one_are_read(tmp_path: Path, bytes_left: int) -> No
     assert again.outcome.status == "crashed"
 
 
+def test_what_was_told_is_not_told_again_until_more_happens(tmp_path: Path) -> None:
+    journal = Journal.begin(_run(), tmp_path)
+    journal.note("finished")
+    journal.mark_told("mlflow")
+    (read,) = read_journals(tmp_path)
+    assert (read.is_told("mlflow"), read.is_told("prefect")) == (True, False)
+    read.note("failed", "data")
+    (again,) = read_journals(tmp_path)
+    assert (read.is_told("mlflow"), again.is_told("mlflow")) == (False, False)
+
+
 def test_runs_are_read_in_the_order_of_their_start(tmp_path: Path) -> None:
     for name, started in (("late", 9.0), ("early", 2.0)):
         Journal.begin(_run(name, started), tmp_path)

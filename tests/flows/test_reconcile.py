@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from prefect.client.orchestration import get_client
 
 from flows.journal import Journal, Run
-from flows.reconcile import reconcile
+from flows.reconcile import close, reconcile
 from flows.supervision.processes import SUPERVISOR_MARK, identity, is_alive
 
 pytestmark = [
@@ -102,6 +102,42 @@ def test_what_mlflow_cannot_be_told_now_is_told_later(journal: Journal, tmp_path
     assert reconcile(tmp_path) == []
     assert _statuses(journal) == {"a": "FAILED", "pretrain:x": "FAILED"}
     assert not journal.path.exists()
+
+
+def test_what_mlflow_was_told_is_not_told_again(journal: Journal, tmp_path: Path) -> None:
+    journal.note("failed", "pretrain:x")
+    journal.note("failed")
+    journal.mark_told("mlflow")
+    (tmp_path / "mlflow.db").mkdir()
+    assert close(journal)
+
+
+def test_a_stage_whose_end_could_not_be_written_down_does_not_run_for_ever(journal: Journal) -> None:
+    journal.note("failed", reason="no space left on the disk")
+    assert close(journal)
+    assert _statuses(journal) == {"a": "FAILED", "pretrain:x": "FAILED"}
+
+
+def test_a_run_that_cannot_be_written_to_is_closed_another_time(journal: Journal) -> None:
+    events = journal.path.with_suffix(".events.jsonl")
+    kept = events.read_bytes()
+    events.unlink()
+    events.mkdir()
+    assert not close(journal)
+    events.rmdir()
+    events.write_bytes(kept)
+    assert close(Journal.read(journal.path))
+
+
+def test_of_a_run_of_this_process_the_warden_tells_mlflow_and_nobody_waits(journal: Journal, tmp_path: Path) -> None:
+    ours = Journal.begin(Run(**{**_fields(journal.run), "process": identity()}), tmp_path)
+    ours.note("finished")
+    assert not close(ours)
+    assert not (tmp_path / "mlflow.db").exists()
+    with get_client(sync_client=True) as client:
+        state = client.read_flow_run(UUID(ours.run.id)).state
+    assert state is not None
+    assert state.name == "Completed"
 
 
 def test_two_at_once_close_a_run_once(journal: Journal, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from flows.supervision.processes import marked_processes, runs
+from flows.supervision.processes import is_alive, marked_processes, runs
 from tests.conftest import ROOT
 
 PCD = """
@@ -20,6 +20,7 @@ from pathlib import Path
 from flows.supervision.processes import identity
 from flows.supervision.warden import start_warden
 home = Path(sys.argv[1])
+(home / "record").write_text(identity())
 marks = {"PCD_SUPERVISOR": identity(), "PCD_STAGE": "k", "PCD_HOME": str(home)}
 subprocess.Popen(["sleep", "600"], env=os.environ | marks, start_new_session=True)
 with start_warden(home, home / "record", stop_seconds=5, then="tests.flows.supervision.test_warden:close") as warden:
@@ -27,12 +28,16 @@ with start_warden(home, home / "record", stop_seconds=5, then="tests.flows.super
     (home / "pid.part").rename(home / "pid")
     if sys.argv[2] == "wait":
         time.sleep(600)
+    if sys.argv[2] == "end":
+        (home / "record").unlink()
+time.sleep(1)
 """
 
 
 def close(home: Path, record: Path) -> str:
     """What the warden calls here in the place of flows.reconcile."""
     assert stages(home) == []
+    assert not is_alive(record.read_text())
     record.write_text("closed")
     return "closed"
 
@@ -50,6 +55,10 @@ def start(home: Path, what: str) -> tuple[subprocess.Popen[bytes], psutil.Proces
     return process, psutil.Process(int((home / "pid").read_text()))
 
 
+def is_closed(home: Path) -> bool:
+    return (home / "record").read_text() == "closed"
+
+
 def stages(home: Path) -> list[psutil.Process]:
     return marked_processes(lambda environment: environment.get("PCD_HOME") == str(home) and "PCD_STAGE" in environment)
 
@@ -59,7 +68,7 @@ def test_a_killed_pcd_is_cleaned_up_behind(tmp_path: Path, number: signal.Signal
     process, warden = start(tmp_path, "wait")
     os.killpg(process.pid, number)  # the whole group, as a terminal or a batch system does
     process.wait()
-    wait_until((tmp_path / "record").exists)
+    wait_until(lambda: is_closed(tmp_path))
     assert stages(tmp_path) == []
     wait_until(lambda: not runs(warden))
     assert "closed" in (tmp_path / "logs" / "warden.log").read_text()
@@ -73,7 +82,7 @@ def test_a_warden_hears_no_signal_that_was_meant_for_pcd(tmp_path: Path) -> None
         warden.send_signal(number)
     process.kill()
     process.wait()
-    wait_until((tmp_path / "record").exists)
+    wait_until(lambda: is_closed(tmp_path))
 
 
 def _signals_ignored(pid: int) -> str:
@@ -90,6 +99,14 @@ def test_a_pcd_that_ends_in_order_leaves_nothing_to_do(tmp_path: Path) -> None:
         stage.kill()
 
 
+def test_what_a_pcd_that_ends_in_order_could_not_tell_is_told_behind_it(tmp_path: Path) -> None:
+    process, warden = start(tmp_path, "leave the record")
+    assert process.wait(60) == 0
+    wait_until(lambda: not runs(warden))
+    assert is_closed(tmp_path)
+    assert stages(tmp_path) == []
+
+
 def test_a_warden_that_waits_is_small(tmp_path: Path) -> None:
     process, warden = start(tmp_path, "wait")
     wait_until(lambda: int(_signals_ignored(warden.pid), 16) & 1 << (signal.SIGTERM - 1) != 0)
@@ -98,7 +115,7 @@ def test_a_warden_that_waits_is_small(tmp_path: Path) -> None:
     assert warden.memory_info().rss < 40 * 2**20
     process.kill()
     process.wait()
-    wait_until((tmp_path / "record").exists)
+    wait_until(lambda: is_closed(tmp_path))
 
 
 def test_a_pcd_whose_warden_was_killed_ends_all_the_same(tmp_path: Path) -> None:
