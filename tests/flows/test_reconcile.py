@@ -1,4 +1,5 @@
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -21,6 +22,14 @@ pytestmark = [
 _STAGE = {"kind": "pretrain", "key": "k", "module": "m", "settings": {}, "labels": {}, "inputs": {}}
 
 
+@pytest.fixture(scope="module")
+def empty_database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """With MLflow's tables, which take seconds to make."""
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(f"sqlite:///{path}").search_experiments()
+    return path
+
+
 @pytest.fixture
 def dead() -> str:
     """The identity of a process that has ended."""
@@ -32,7 +41,8 @@ def dead() -> str:
 
 
 @pytest.fixture
-def journal(prefect_api: str, dead: str, tmp_path: Path) -> Journal:
+def journal(prefect_api: str, dead: str, empty_database: Path, tmp_path: Path) -> Journal:
+    shutil.copy(empty_database, tmp_path / "mlflow.db")
     with get_client(sync_client=True) as client:
         flow = client.create_flow_from_name("benchmark")
         state = {"type": "RUNNING", "name": "Running"}
@@ -93,12 +103,13 @@ def test_of_several_only_the_named_one_is_closed(journal: Journal, tmp_path: Pat
 
 
 def test_what_mlflow_cannot_be_told_now_is_told_later(journal: Journal, tmp_path: Path) -> None:
-    database = tmp_path / "mlflow.db"
-    database.mkdir()  # no database can be opened there
+    database = (tmp_path / "mlflow.db").rename(tmp_path / "away.db")
+    (tmp_path / "mlflow.db").mkdir()  # no database can be opened there
     (line,) = reconcile(tmp_path)
     assert "could not be told of it yet" in line
     assert journal.path.exists()
-    database.rmdir()
+    (tmp_path / "mlflow.db").rmdir()
+    database.rename(tmp_path / "mlflow.db")
     assert reconcile(tmp_path) == []
     assert _statuses(journal) == {"a": "FAILED", "pretrain:x": "FAILED"}
     assert not journal.path.exists()
@@ -108,8 +119,9 @@ def test_what_mlflow_was_told_is_not_told_again(journal: Journal, tmp_path: Path
     journal.note("failed", "pretrain:x")
     journal.note("failed")
     journal.mark_told("mlflow")
-    (tmp_path / "mlflow.db").mkdir()
+    (tmp_path / "mlflow.db").unlink()
     assert close(journal)
+    assert not (tmp_path / "mlflow.db").exists()
 
 
 def test_a_stage_whose_end_could_not_be_written_down_does_not_run_for_ever(journal: Journal) -> None:
@@ -130,6 +142,7 @@ def test_a_run_that_cannot_be_written_to_is_closed_another_time(journal: Journal
 
 
 def test_of_a_run_of_this_process_the_warden_tells_mlflow_and_nobody_waits(journal: Journal, tmp_path: Path) -> None:
+    (tmp_path / "mlflow.db").unlink()
     ours = Journal.begin(Run(**{**_fields(journal.run), "process": identity()}), tmp_path)
     ours.note("finished")
     assert not close(ours)

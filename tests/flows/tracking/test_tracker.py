@@ -1,5 +1,8 @@
 import json
+import sqlite3
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -271,6 +274,119 @@ def test_what_mlflow_refuses_is_passed_over_and_the_rest_is_said(
     _publish(journal)
     assert child(CELL).info.status == "FINISHED"
     assert _parent(client, journal).info.status == "FINISHED"
+
+
+def test_a_run_whose_tags_are_refused_is_told_all_the_rest(
+    journal: Journal, child: Child, tmp_path: Path, client: MlflowClient
+) -> None:
+    journal.run.tags["a\nb"] = "no name for a tag"
+    journal.note("done", CELL, folder=_finished(tmp_path / "done"))
+    journal.note("finished")
+    with Publisher(Tracker(journal.run), journal) as publisher:
+        pass
+    assert publisher.is_through
+    assert journal.is_told("mlflow")
+    assert {run.info.status for run in (child(CELL), _parent(client, journal))} == {"FINISHED"}
+
+
+def test_overrides_are_one_param_and_other_names_lose_what_mlflow_refuses(
+    journal: Journal, client: MlflowClient
+) -> None:
+    overrides = {"finetune:*.seed0": {"iterations": 2}, "finetune:?.seed0": {"iterations": 3}}
+    settings = {**journal.run.settings, "overrides": overrides, "of *": 1}
+    Tracker(replace(journal.run, settings=settings)).start_benchmark()
+    params = _parent(client, journal).data.params
+    assert (json.loads(params["overrides"]), params["of _"]) == (overrides, "1")
+
+
+@pytest.mark.parametrize(("status", "told"), [("done", "FINISHED"), ("failed", "FAILED")])
+def test_a_stage_that_is_refused_does_not_run_for_ever(
+    journal: Journal, child: Child, tmp_path: Path, status: str, told: str
+) -> None:
+    folder = Path(_finished(tmp_path / "bad"))
+    (folder / "metrics.jsonl").write_text('{"step": 1, "total": 1, "time": 1.0, "loss": 1, "a\\nb": 1}\n')
+    journal.note(status, PRETRAIN, folder=str(folder))  # type: ignore[arg-type]
+    _publish(journal)
+    assert child(PRETRAIN).info.status == told
+
+
+def test_lines_behind_a_torn_one_are_told(journal: Journal, child: Child, client: MlflowClient, tmp_path: Path) -> None:
+    (tmp_path / "metrics.jsonl").write_text(_lines(1) + '{"step": 2, "tot' + _lines(2, 3))
+    journal.note("running", PRETRAIN, folder=str(tmp_path))
+    _publish(journal)
+    assert _steps(client, child(PRETRAIN)) == [1, 3]
+
+
+def test_a_stage_whose_folder_is_gone_or_spoilt_hinders_no_other(
+    journal: Journal, child: Child, client: MlflowClient, tmp_path: Path
+) -> None:
+    spoilt = Path(_finished(tmp_path / "spoilt"))
+    (spoilt / "result.json").write_text('{"metrics"')
+    journal.note("done", PRETRAIN, folder=str(spoilt))
+    journal.note("cached", "data", folder=str(tmp_path / "gone"))
+    journal.note("done", CELL, folder=_finished(tmp_path / "done"))
+    journal.note("finished")
+    _publish(journal)
+    assert {run.info.status for run in _children(client, journal)} == {"FINISHED"}
+    assert child(CELL).data.metrics["bbox/AP"] == 12.5
+    assert _parent(client, journal).info.status == "FINISHED"
+
+
+def test_what_cannot_be_read_just_now_is_told_another_time_and_the_rest_at_once(
+    journal: Journal, child: Child, client: MlflowClient, tmp_path: Path
+) -> None:
+    folder = Path(_finished(tmp_path / "unreadable"))
+    kept = (folder / "metrics.jsonl").rename(tmp_path / "kept")
+    (folder / "metrics.jsonl").mkdir()
+    journal.note("done", PRETRAIN, folder=str(folder))
+    journal.note("done", CELL, folder=_finished(tmp_path / "done"))
+    journal.note("finished")
+    with pytest.raises(IsADirectoryError):
+        _publish(journal)
+    with Publisher(Tracker(journal.run), journal, patience=0.1) as publisher:
+        pass
+    publisher._thread.join(60)
+    assert not publisher.is_through
+    assert not journal.is_told("mlflow")
+    assert child(CELL).info.status == "FINISHED"
+    (folder / "metrics.jsonl").rmdir()
+    kept.rename(folder / "metrics.jsonl")
+    _publish(journal)
+    assert _steps(client, child(PRETRAIN)) == [1, 2, 3, 4, 5]
+
+
+def test_an_mlflow_that_hangs_does_not_hold_up_the_end(
+    journal: Journal, child: Child, database: str, tmp_path: Path
+) -> None:
+    tracker = Tracker(journal.run)
+    with closing(sqlite3.connect(database.removeprefix("sqlite:///"))) as hog:
+        hog.execute("begin exclusive")
+        with Publisher(tracker, journal, patience=0.2) as publisher:
+            journal.note("done", CELL, folder=_finished(tmp_path / "done"))
+            journal.note("finished")
+        assert not publisher.is_through
+        assert publisher._thread.is_alive()  # it hung, and was left alone
+        hog.rollback()
+    publisher._thread.join(60)
+    assert not publisher._thread.is_alive()
+    _publish(journal)
+    assert child(CELL).info.status == "FINISHED"
+
+
+def test_flows_of_one_benchmark_at_once_share_its_runs(journal: Journal, client: MlflowClient) -> None:
+    with ThreadPoolExecutor(4) as flows:
+        trackers = list(flows.map(Tracker, [journal.run] * 4))
+        children = set(flows.map(lambda tracker: tracker.open_stage(CELL, cached=False), trackers))
+    assert len({tracker.run_id for tracker in trackers}) == 1
+    assert [run.info.run_id for run in _children(client, journal)] == list(children)
+
+
+def test_a_stage_that_succeeds_at_last_takes_its_failure_back(journal: Journal, child: Child, tmp_path: Path) -> None:
+    journal.note("failed", CELL, folder=str(tmp_path), reason="out of memory")
+    _publish(journal)
+    journal.note("done", CELL, folder=_finished(tmp_path / "done"))
+    _publish(journal)
+    assert "pcd.failure" not in child(CELL).data.tags
 
 
 def test_the_thread_says_all_before_it_is_left(
