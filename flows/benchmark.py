@@ -21,6 +21,7 @@ from rich.console import Console
 from flows.environment import brief, describe_environment
 from flows.home import MLFLOW_PORT, home, tracking_uri
 from flows.journal import Journal, Run, describe_stages
+from flows.logins import without_login
 from flows.orchestration.prefect_server import api_address, own_server, pages_address
 from flows.orchestration.slots import free_slots
 from flows.planning.plan import Plan, Stage, StageKind, make_plan, partial_aggregate
@@ -288,7 +289,7 @@ def _record(
 ) -> RunRecord:
     run, stages = runner.journal.run, {stage.id: stage.key for stage in plan.stages}
     return RunRecord(
-        name=run.name, key=run.key, folder=str(folder), tracking_uri=run.tracking_uri,
+        name=run.name, key=run.key, folder=str(folder), tracking_uri=without_login(run.tracking_uri),
         mlflow_page=_mlflow_page(tracker), prefect_page=run.tags["prefect.flow_run_url"], finished=time.time(),
         mlflow_run_id=tracker.run_id, settings=run.settings, stages={**stages, **_table_with_holes(plan, folder)},
         environment=brief(run.environment), holes=holes, part=part,
@@ -304,8 +305,7 @@ def _mlflow_page(tracker: Tracker) -> str:
     """On the user's server, or on the one that `pcd ui` starts over our own database."""
     uri = tracking_uri()
     server = uri if uri.startswith("http") else f"http://127.0.0.1:{MLFLOW_PORT}"
-    scheme, slashes, place = server.partition("://")
-    return f"{scheme}{slashes}{place.rpartition('@')[2]}".rstrip("/") + tracker.url_path  # no password in a link
+    return without_login(server).rstrip("/") + tracker.url_path
 
 
 def _show_in_prefect(plan: Plan, folder: Path) -> None:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from flows.home import home, tracking_uri
+from flows.logins import without_login
 from flows.planning.plan import Plan
 from pcd.stage import write_json
 
@@ -22,6 +23,7 @@ class RunRecord:
     folder: str
     """Of the last stage: tables and figures, or a backbone where there are no protocols."""
     tracking_uri: str
+    """Without the login that it may hold."""
     mlflow_page: str
     prefect_page: str
     finished: float
@@ -50,7 +52,7 @@ def find_record(plan: Plan) -> RunRecord | None:
     """The finished run of exactly this benchmark, without holes, in the MLflow that is set now."""
     path = _path(plan.benchmark.name, plan.key, None, has_holes=False)
     record = _read(path) if path.exists() else None
-    if record is None or record.tracking_uri != tracking_uri():
+    if record is None or without_login(record.tracking_uri) != without_login(tracking_uri()):
         return None
     database = Path(record.tracking_uri.removeprefix("sqlite:///"))
     return record if database.exists() or not record.tracking_uri.startswith("sqlite:") else None

@@ -24,6 +24,7 @@ from mlflow.entities import Run as TrackedRun
 from mlflow.exceptions import MlflowException
 
 from flows.journal import Run
+from flows.logins import without_login
 from pcd.errors import PCDError
 
 __all__ = ["STATUSES", "Tracker", "is_refusal"]
@@ -71,8 +72,9 @@ class Tracker:
             self.run_id = self._open_benchmark()
             self._children = {child.data.tags["pcd.stage_id"]: child for child in self._search_children()}
         except MlflowException as error:
-            reason = str(error).splitlines()[0][:200]
-            raise PCDError(f"cannot use MLflow at {run.tracking_uri} ({reason}); check MLFLOW_TRACKING_URI") from None
+            reason = without_login(str(error)).splitlines()[0][:200]
+            uri = without_login(run.tracking_uri)
+            raise PCDError(f"cannot use MLflow at {uri} ({reason}); check MLFLOW_TRACKING_URI") from None
 
     # The benchmark's own run.
 
