@@ -21,6 +21,7 @@ from rich.console import Console
 from flows.environment import brief, describe_environment
 from flows.home import MLFLOW_PORT, home, tracking_uri
 from flows.journal import Journal, Run, describe_stages
+from flows.left_out import find_left_out
 from flows.logins import without_login
 from flows.orchestration.prefect_server import api_address, own_server, pages_address
 from flows.orchestration.slots import free_slots
@@ -226,24 +227,17 @@ def _aggregate_what_there_is(
     Raises the failure if there is nothing to make a table of.
     """
     last = whole.stages[-1]
-    if last.id in runner.folders and not failures:
+    if whole.has_table and last.id in runner.folders and not failures:
         return runner.folders[last.id], {}
-    if not whole.has_table:
-        if failures:
-            raise _one_of(failures)
-        return runner.folders[plan.stages[-1].id], {}
+    if failures and not whole.has_table:
+        raise _one_of(failures)
     if last.id in failures:
         raise failures[last.id]
-    holes = {}
-    for cell in whole.cells:
-        if cell.id in runner.folders:
-            continue
-        stored = runner.store.obtain(cell) if cell.id not in {stage.id for stage in plan.stages} else None
-        if stored is None:
-            holes[cell.id] = _why_missing(cell, plan, failures)
-        else:
-            runner.folders[cell.id] = stored
-    partial = partial_aggregate(whole, holes) if whole.has_table else None
+    find_left_out(whole, plan, runner)
+    holes = {end.id: _why_missing(end, plan, failures) for end in whole.ends if end.id not in runner.folders}
+    if not whole.has_table:
+        return runner.folders[plan.stages[-1].id if holes else last.id], holes
+    partial = partial_aggregate(whole, holes)
     if partial is None:
         raise _one_of(failures)
     for stage in whole.stages:  # inputs of the table that no selected cell needed

@@ -17,7 +17,7 @@ from flows.logins import LoginlessFormatter
 from flows.orchestration.prefect_server import connect
 from flows.planning.plan import make_plan
 from flows.progress import Lines, describe_plan
-from flows.run_record import RunRecord, find_record, record_since
+from flows.run_record import RunRecord, find_record, forget_holes, record_since
 from flows.settings import Benchmark
 from flows.store.store import open_store
 from flows.supervision.processes import identity
@@ -53,6 +53,7 @@ def run_benchmark(
         lines.note(describe_plan(plan, len(plan.stages)))
         for number, stage in enumerate(plan.stages, start=1):
             lines.stage_is_stored(number, len(plan.stages), stage)
+        forget_holes(record)
         return record
     began = time.time()
     with prefect_and_mlflow():

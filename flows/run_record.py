@@ -10,7 +10,9 @@ from flows.logins import without_login
 from flows.planning.plan import Plan
 from pcd.stage import write_json
 
-__all__ = ["NOT_ASKED_FOR", "RunRecord", "find_record", "latest_record", "record_since", "write_record"]
+__all__ = [
+    "NOT_ASKED_FOR", "RunRecord", "find_record", "forget_holes", "latest_record", "record_since", "write_record",
+]  # fmt: skip
 
 NOT_ASKED_FOR: Final = "not asked for"
 """Why a cell is a hole that `--only` left out: no failure."""
@@ -45,7 +47,12 @@ def write_record(record: RunRecord) -> None:
     _folder().mkdir(parents=True, exist_ok=True)
     write_json(_path(record.name, record.key, record.part, bool(record.holes)), asdict(record))
     if not record.holes:
-        _path(record.name, record.key, record.part, has_holes=True).unlink(missing_ok=True)
+        forget_holes(record)
+
+
+def forget_holes(record: RunRecord) -> None:
+    """Of an attempt after it that failed: the table is whole all the same."""
+    _path(record.name, record.key, record.part, has_holes=True).unlink(missing_ok=True)
 
 
 def find_record(plan: Plan) -> RunRecord | None:

@@ -105,6 +105,18 @@ class Store:
             fetched = self.exchange.fetch(stage.kind, stage.key, progress) if self.exchange else None
             return _put_in_place(fetched, folder) if fetched else None
 
+    def fetch(self, kind: str, key: str) -> Path | None:
+        """A finished stage by its key alone, as of a run that other sources made; as it lies here, or from the remote.
+
+        No lock is waited for: what is being computed is not there.
+        """
+        folder = self.folder(kind, key)
+        if self.exchange is None or read_manifest(folder) is not None:
+            return folder if folder.exists() else None
+        with plain_os_errors(self.root), self.unlocked(kind, key) as is_free:
+            fetched = self.exchange.fetch(kind, key, lambda _done, _total: None) if is_free else None
+            return _put_in_place(fetched, folder) if fetched else None
+
     def state(self, stage: Stage) -> StageState:
         """Quick: nothing is hashed, and the remote is asked once for all stages."""
         if self.find(stage) is not None:
@@ -170,7 +182,9 @@ class Store:
     @contextmanager
     def unlocked(self, kind: str, key: str) -> Iterator[bool]:
         """True, and the stage locked on this machine for the block, unless a living process here computes it."""
-        lock = FileLock(self._beside("lock", kind, key))
+        path = self._beside("lock", kind, key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path)
         free = _acquired(lock)
         try:
             yield free
