@@ -21,9 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from flows.home import home
 from flows.planning.plan import Stage
@@ -42,6 +40,9 @@ from flows.store.remote_store import RemoteStore
 from pcd.checkpoint_step import checkpoint_step
 from pcd.errors import StageStoppedError
 from pcd.os_errors import plain_os_errors
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 __all__ = ["StageState", "Store", "move_aside", "open_store"]
 
@@ -171,7 +172,7 @@ class Store:
             with plain_os_errors(self.root):
                 path = self._beside("lock", stage.kind, stage.key)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                lock = FileLock(path)
+                lock = _file_lock(path)
                 while not _acquired(lock):
                     wait(_POLL_SECONDS)
                 held.callback(lock.release)
@@ -184,7 +185,7 @@ class Store:
         """True, and the stage locked on this machine for the block, unless a living process here computes it."""
         path = self._beside("lock", kind, key)
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path)
+        lock = _file_lock(path)
         free = _acquired(lock)
         try:
             yield free
@@ -257,7 +258,15 @@ def _put_in_place(finished: Path, folder: Path) -> Path:
     return folder
 
 
-def _acquired(lock: FileLock) -> bool:
+def _file_lock(path: Path) -> "FileLock":
+    from filelock import FileLock  # it imports asyncio: a tenth of a second, which plans have no use for
+
+    return FileLock(path)
+
+
+def _acquired(lock: "FileLock") -> bool:
+    from filelock import Timeout
+
     try:
         lock.acquire(timeout=0)
     except Timeout:

@@ -10,8 +10,8 @@ from moto.server import ThreadedMotoServer
 
 from flows.planning.plan import Stage, make_plan
 from flows.profiles import load_profile
-from flows.store import remote_files
 from flows.run_results import fetch_stages
+from flows.store import remote_files
 from flows.store.remote_files import UnreachableError
 from flows.store.remote_store import RemoteStore
 from flows.store.store import StageState, Store, open_store

@@ -1,4 +1,4 @@
-"""Where a stage is looked for, without any that is computed."""
+"""Cells that were left out, and stages that a rerun shares: where they are looked for. Nothing is computed."""
 
 import io
 from pathlib import Path
