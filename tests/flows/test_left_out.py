@@ -6,12 +6,14 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from flows.benchmark import _aggregate_what_there_is
 from flows.journal import Journal, Run
 from flows.left_out import find_left_out
 from flows.planning.plan import Plan, Stage, make_plan
 from flows.planning.selection import select
 from flows.profiles import load_profile
 from flows.progress import Lines
+from flows.run_record import NOT_ASKED_FOR
 from flows.runner import Runner
 from flows.store.store import open_store
 from pcd.errors import StageStoppedError
@@ -72,10 +74,13 @@ def test_what_another_run_computes_just_now_is_not_waited_for(plan: Plan, pcd_ho
         assert runner.find_if_free(plan.stages[0]) == folder
 
 
-def test_without_protocols_pretraining_runs_that_were_left_out_are_looked_for(pcd_home: Path) -> None:
+def test_without_protocols_a_pretraining_run_that_was_left_out_is_a_hole_unless_it_is_stored(pcd_home: Path) -> None:
     alone = make_plan(load_profile("smoke", ["seeds=[0, 1, 2]", "protocols={}"]))
     chosen, _ = select(alone, only=["pcd.seed0"])
-    folder = finish(open_store(), _stage(alone, "pretrain:pcd.seed1"))
+    finish(open_store(), _stage(alone, "pretrain:pcd.seed1"))
     runner = _runner(chosen, pcd_home)
-    find_left_out(alone, chosen, runner)
-    assert runner.folders == {"pretrain:pcd.seed1": folder}
+    asked_for = runner.folders["pretrain:pcd.seed0"] = finish(open_store(), _stage(alone, "pretrain:pcd.seed0"))
+    told = _aggregate_what_there_is(alone, chosen, runner, {})
+    assert told == (asked_for, {"pretrain:pcd.seed2": NOT_ASKED_FOR})
+    last = finish(open_store(), _stage(alone, "pretrain:pcd.seed2"))
+    assert _aggregate_what_there_is(alone, chosen, runner, {}) == (last, {})
