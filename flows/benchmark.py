@@ -23,6 +23,8 @@ from flows.environment import brief, describe_environment
 from flows.failures import one_of, told, why_missing
 from flows.home import MLFLOW_PORT, home, tracking_uri
 from flows.journal import Journal, Run, describe_stages
+from flows.left_out import find_left_out
+from flows.logins import without_login
 from flows.orchestration.prefect_server import api_address, own_server, pages_address
 from flows.orchestration.slots import free_slots
 from flows.planning.plan import Plan, Stage, StageKind, make_plan, partial_aggregate
@@ -231,24 +233,17 @@ def _aggregate_what_there_is(
     Raises the failure if there is nothing to make a table of.
     """
     last = whole.stages[-1]
-    if last.id in runner.folders and not failures:
+    if whole.has_table and last.id in runner.folders and not failures:
         return runner.folders[last.id], {}
-    if not whole.has_table:
-        if failures:
-            raise one_of(failures)
-        return runner.folders[plan.stages[-1].id], {}
+    if failures and not whole.has_table:
+        raise one_of(failures)
     if last.id in failures:
         raise failures[last.id]
-    holes = {}
-    for cell in whole.cells:
-        if cell.id in runner.folders:
-            continue
-        stored = runner.store.obtain(cell) if cell.id not in {stage.id for stage in plan.stages} else None
-        if stored is None:
-            holes[cell.id] = why_missing(cell, plan, failures)
-        else:
-            runner.folders[cell.id] = stored
-    partial = partial_aggregate(whole, holes) if whole.has_table else None
+    find_left_out(whole, plan, runner)
+    holes = {end.id: why_missing(end, plan, failures) for end in whole.ends if end.id not in runner.folders}
+    if not whole.has_table:
+        return runner.folders[plan.stages[-1].id if holes else last.id], holes
+    partial = partial_aggregate(whole, holes)
     if partial is None:
         raise one_of(failures)
     for stage in whole.stages:  # inputs of the table that no selected cell needed
@@ -263,7 +258,7 @@ def _record(
 ) -> RunRecord:
     run, stages = runner.journal.run, {stage.id: stage.key for stage in plan.stages}
     return RunRecord(
-        name=run.name, key=run.key, folder=str(folder), tracking_uri=run.tracking_uri,
+        name=run.name, key=run.key, folder=str(folder), tracking_uri=without_login(run.tracking_uri),
         mlflow_page=_mlflow_page(tracker), prefect_page=run.tags["prefect.flow_run_url"], finished=time.time(),
         mlflow_run_id=tracker.run_id, settings=run.settings, stages={**stages, **_table_with_holes(plan, folder)},
         environment=brief(run.environment), holes=holes, part=part,
@@ -279,8 +274,7 @@ def _mlflow_page(tracker: Tracker) -> str:
     """On the user's server, or on the one that `pcd ui` starts over our own database."""
     uri = tracking_uri()
     server = uri if uri.startswith("http") else f"http://127.0.0.1:{MLFLOW_PORT}"
-    scheme, slashes, place = server.partition("://")
-    return f"{scheme}{slashes}{place.rpartition('@')[2]}".rstrip("/") + tracker.url_path  # no password in a link
+    return without_login(server).rstrip("/") + tracker.url_path
 
 
 def _show_in_prefect(plan: Plan, folder: Path) -> None:

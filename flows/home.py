@@ -35,6 +35,7 @@ def set_environment() -> None:
         "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven processes for GenAI jobs that nobody here submits
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # its 7 would take minutes to say that nobody answers
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # with the password that it may hold
         "DO_NOT_TRACK": "1",
     }
     for name, value in defaults.items():

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flows.planning.plan import Plan
-from pcd.stage import write_json
 
 __all__ = ["Event", "Journal", "Outcome", "Run", "StageStatus", "Whom", "describe_stages", "read_journals"]
 
@@ -77,7 +76,10 @@ class Journal:
     def begin(cls, run: Run, home: Path) -> "Journal":
         path = _folder(home) / f"{run.id}.json"
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_json(path, asdict(run))
+        temporary = path.with_suffix(".part")
+        temporary.touch(mode=0o600)  # the addresses of the servers may hold a password
+        temporary.write_text(json.dumps(asdict(run), indent=2) + "\n")
+        temporary.replace(path)
         return cls(run, path)
 
     @classmethod

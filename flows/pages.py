@@ -69,7 +69,8 @@ def serve_pages(mlflow_port: int | None, prefect_port: int | None) -> None:
 
 def _mlflow_server(port: int) -> list[str]:
     artifacts = (home() / "mlartifacts").as_uri()
-    places = ["--backend-store-uri", tracking_uri(), "--artifacts-destination", artifacts]
+    os.environ["MLFLOW_BACKEND_STORE_URI"] = tracking_uri()  # no argument: those are everybody's to read
+    places = ["--artifacts-destination", artifacts]
     return ["mlflow", "server", "--host", _HOST, "--port", str(port), "--workers", "1", *places]
 
 

@@ -19,9 +19,10 @@ from rich.progress import (
 from flows.planning.plan import Plan, Stage
 from flows.supervision.supervisor import MetricLine
 
-__all__ = ["Bars", "Lines", "Reporter", "make_reporter"]
+__all__ = ["Bars", "Lines", "Reporter", "describe_plan", "make_reporter"]
 
 _LINE_EVERY_SECONDS: Final = 15
+_FEW: Final = 3
 
 
 class Reporter(Protocol):
@@ -44,10 +45,18 @@ def make_reporter(console: Console) -> Reporter:
 
 
 def describe_plan(plan: Plan, stored: int) -> str:
+    """In a line; of a part of a benchmark, which part."""
     benchmark = plan.benchmark
     counts = (("arm", len(benchmark.arms)), ("protocol", len(benchmark.protocols)), ("seed", len(benchmark.seeds)))
     axes = " x ".join(f"{count} {name}{'s' * (count > 1)}" for name, count in counts)
     done = f"{stored} of {len(plan.stages)} stages in the store"
+    whole = len(benchmark.cells)
+    if len(plan.ends) < whole:
+        names = [stage.id.partition(":")[2] for stage in plan.ends]
+        more = [f"{len(names) - _FEW} more"] if len(names) > _FEW else []
+        what = "cells" if benchmark.protocols else "pre-training runs"
+        chosen = f"{len(names)} of {whole} {what} ({', '.join([*names[:_FEW], *more])})"
+        return f"benchmark {benchmark.name}: {chosen}; {done}"
     chosen = "chosen " if benchmark.exclude or benchmark.include else ""
     return f"benchmark {benchmark.name}: {axes} = {len(plan.cells)} {chosen}cells; {done}"
 

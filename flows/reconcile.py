@@ -10,7 +10,7 @@ import psutil
 from filelock import FileLock, Timeout
 
 from flows.journal import Journal, Whom, read_journals
-from flows.supervision.processes import descendants_of, end_processes, identity, is_alive
+from flows.supervision.processes import descendants_of, end_processes, identity, is_alive, orphan_servers
 
 __all__ = ["close", "reconcile"]
 
@@ -23,16 +23,19 @@ def reconcile(home: Path, only: Path | None = None) -> list[str]:
 
     Returns a line for each that was closed.
     """
-    told = []
+    told, with_others = [], set()
     for journal in read_journals(home):
         if is_alive(journal.run.process) or only not in (None, journal.path):
+            with_others.add(journal.run.process)
             continue
         try:
             with FileLock(journal.path.with_suffix(".lock"), timeout=0):
                 told += _close_dead(journal.path)
         except Timeout:  # another run, or the warden, is at it
+            with_others.add(journal.run.process)
             continue
         journal.path.with_suffix(".lock").unlink(missing_ok=True)
+    end_processes(orphan_servers(home, with_others), _STOP_SECONDS)
     return told
 
 

@@ -24,8 +24,9 @@ from flows.home import home
 from flows.orchestration.prefect_server import pages_address
 from flows.profiles import validate
 from flows.run_record import RunRecord, latest_record
-from flows.run_results import read_cells
+from flows.run_results import fetch_stages, read_cells
 from flows.settings import Benchmark
+from flows.store.store import open_store
 from flows.tracking.verdict import record_verdict
 from pcd.errors import PCDError, StageFailedError
 from pcd.stage import write_text
@@ -116,8 +117,9 @@ def _run_again(original: RunRecord, settings: Benchmark, part: str, share: tuple
 
 def _cells(record: RunRecord) -> Any:
     """A rerun shares stages of the whole store; its own part comes first."""
-    roots = [home() / "reruns" / record.part / "store"] if record.part else []
-    return read_cells(record.stages, record.holes, [*roots, home() / "store"])
+    stores = [open_store(part) for part in dict.fromkeys((record.part, None))]
+    fetch_stages(record.stages, stores)
+    return read_cells(record.stages, record.holes, [store.root for store in stores])
 
 
 def _publish(verdict: RunVerdict, folder: Path, original: RunRecord, again: RunRecord, flow_run_id: str) -> None:

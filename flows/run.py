@@ -13,10 +13,11 @@ from rich.console import Console
 from flows.home import home, set_environment
 from flows.interrupt import treat_sigterm_as_ctrl_c
 from flows.journal import read_journals
+from flows.logins import LoginlessFormatter
 from flows.orchestration.prefect_server import connect
 from flows.planning.plan import make_plan
 from flows.progress import Lines, describe_plan
-from flows.run_record import RunRecord, find_record, record_since
+from flows.run_record import RunRecord, find_record, forget_holes, record_since
 from flows.settings import Benchmark
 from flows.store.store import open_store
 from flows.supervision.processes import identity
@@ -52,6 +53,7 @@ def run_benchmark(
         lines.note(describe_plan(plan, len(plan.stages)))
         for number, stage in enumerate(plan.stages, start=1):
             lines.stage_is_stored(number, len(plan.stages), stage)
+        forget_holes(record)
         return record
     began = time.time()
     with prefect_and_mlflow():
@@ -101,7 +103,9 @@ def _log_to_file() -> Path:
     except OSError as error:
         raise PCDError(f"cannot write to {home()} ({error.strerror}); set PCD_HOME to a writable folder") from None
     path = folder / f"run-{time.strftime('%Y%m%d-%H%M%S')}.log"
-    logging.basicConfig(filename=path, level=logging.INFO, format="%(asctime)s %(name)s %(levelname)s %(message)s")
+    handler = logging.FileHandler(path)
+    handler.setFormatter(LoginlessFormatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every heartbeat
     logging.captureWarnings(capture=True)
     warnings.simplefilter("default")

@@ -6,10 +6,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from flows.home import home, tracking_uri
+from flows.logins import without_login
 from flows.planning.plan import Plan
 from pcd.stage import write_json
 
-__all__ = ["NOT_ASKED_FOR", "RunRecord", "find_record", "latest_record", "record_since", "write_record"]
+__all__ = [
+    "NOT_ASKED_FOR", "RunRecord", "find_record", "forget_holes", "latest_record", "record_since", "write_record",
+]  # fmt: skip
 
 NOT_ASKED_FOR: Final = "not asked for"
 """Why a cell is a hole that `--only` left out: no failure."""
@@ -22,6 +25,7 @@ class RunRecord:
     folder: str
     """Of the last stage: tables and figures, or a backbone where there are no protocols."""
     tracking_uri: str
+    """Without the login that it may hold."""
     mlflow_page: str
     prefect_page: str
     finished: float
@@ -43,14 +47,19 @@ def write_record(record: RunRecord) -> None:
     _folder().mkdir(parents=True, exist_ok=True)
     write_json(_path(record.name, record.key, record.part, bool(record.holes)), asdict(record))
     if not record.holes:
-        _path(record.name, record.key, record.part, has_holes=True).unlink(missing_ok=True)
+        forget_holes(record)
+
+
+def forget_holes(record: RunRecord) -> None:
+    """Of an attempt after it that failed: the table is whole all the same."""
+    _path(record.name, record.key, record.part, has_holes=True).unlink(missing_ok=True)
 
 
 def find_record(plan: Plan) -> RunRecord | None:
     """The finished run of exactly this benchmark, without holes, in the MLflow that is set now."""
     path = _path(plan.benchmark.name, plan.key, None, has_holes=False)
     record = _read(path) if path.exists() else None
-    if record is None or record.tracking_uri != tracking_uri():
+    if record is None or without_login(record.tracking_uri) != without_login(tracking_uri()):
         return None
     database = Path(record.tracking_uri.removeprefix("sqlite:///"))
     return record if database.exists() or not record.tracking_uri.startswith("sqlite:") else None

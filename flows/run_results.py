@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any, Final
 
 from eval.verdict import CellRun
+from flows.store.store import Store
 
-__all__ = ["read_cells"]
+__all__ = ["fetch_stages", "read_cells"]
 
 _CELL: Final = "finetune:"
 _COMPUTES: Final = ("pretrain", "finetune")
@@ -15,6 +16,19 @@ _COMPUTES: Final = ("pretrain", "finetune")
 _COMPUTING_PACKAGES: Final = frozenset(
     ("torch", "torchvision", "timm", "detectron2", "numpy", "pillow", "pycocotools", "safetensors", "webdataset")
 )
+
+
+def fetch_stages(stages: Mapping[str, str], stores: Sequence[Store]) -> None:
+    """Fetch what another machine has computed, or what was deleted here. The table is not among it: nobody judges it.
+
+    Args:
+        stages: stage id to key.
+        stores: the first that has a stage, here or in its remote, gives it.
+    """
+    for stage, key in stages.items():
+        kind = stage.partition(":")[0]
+        if kind != "aggregate":
+            any(store.fetch(kind, key) for store in stores)
 
 
 def read_cells(stages: Mapping[str, str], holes: Mapping[str, str], roots: Sequence[Path]) -> list[CellRun]:

@@ -4,7 +4,7 @@ import json
 import shlex
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +35,8 @@ class Runner:
     plan: Plan
     store: Store
     shared: Mapping[str, Store]
-    """Kinds of stages that another part of the store may give, for a rerun that shares them."""
+    """Kinds of stages that another part of the store may give, for a rerun that shares them; what that part lacks is
+    computed in `store`."""
     journal: Journal
     reporter: Reporter
     environment: dict[str, Any]
@@ -55,7 +56,7 @@ class Runner:
         """
         waiting = lambda: self.reporter.note(f"waiting: another run computes {stage.id}")  # noqa: E731
         with self.store.lock(stage, waiting, self.stop):
-            stored = self._find(stage)
+            stored = self._find(stage, waiting)
             if stored is None:
                 self.folders[stage.id] = self._compute(stage)
                 self.anew.discard(stage.id)
@@ -66,13 +67,30 @@ class Runner:
         self.journal.note("cached", stage.id, folder=str(stored))
         return True
 
-    def _find(self, stage: Stage) -> Path | None:
+    def find_if_free(self, stage: Stage) -> Path | None:
+        """Where the stage lies; what another run computes just now is not waited for."""
+        for store in filter(None, (self.shared.get(stage.kind), self.store)):
+            with store.unlocked(stage.kind, stage.key) as is_free:
+                found = store.obtain(stage) if is_free else store.find(stage)
+            if found is not None:
+                return found
+        return None
+
+    def _find(self, stage: Stage, waiting: Callable[[], None]) -> Path | None:
         if stage.id in self.anew:  # until it is done: a retry must not take the old result for its own
             if stage.id not in self._begun_anew:
                 self._begun_anew.add(stage.id)
                 self.store.discard_work(stage)
             return None
-        store = self.shared.get(stage.kind, self.store)
+        shared = self.shared.get(stage.kind)
+        if shared is not None:
+            with shared.lock(stage, waiting, self.stop):
+                found = self._look(shared, stage)
+            if found is not None:
+                return found
+        return self._look(self.store, stage)
+
+    def _look(self, store: Store, stage: Stage) -> Path | None:
         # What another stage is going to read is checked byte by byte; what is only told of, by its size.
         read_by_others = any(stage.id in other.inputs.values() for other in self.plan.stages)
         return store.obtain(stage) if read_by_others else store.find(stage) or store.obtain(stage)

@@ -10,13 +10,15 @@ import threading
 import time
 import urllib.error
 import urllib.request
+from http.client import HTTPException
 from pathlib import Path
 from typing import Final
 
 from filelock import FileLock
 
 from flows.home import PREFECT_PORT, home
-from flows.supervision.processes import identity
+from flows.logins import without_login
+from flows.supervision.processes import HOME_MARK, SERVER_MARK, identity
 from flows.supervision.supervisor import stop_group
 from pcd.errors import PCDError
 
@@ -46,10 +48,12 @@ class _OwnServer:
 
     def _start(self) -> subprocess.Popen[bytes]:
         idle = {f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in _NEEDLESS}
+        # Whoever closes a run that was killed finds its server by these, also one of which no journal knows.
+        marks = {SERVER_MARK: identity(), HOME_MARK: str(home())}
         with self._log.open("ab") as output:
             return subprocess.Popen(
                 self._command, stdout=output, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
-                env=os.environ | idle, start_new_session=True,
+                env=os.environ | idle | marks, start_new_session=True,
             )  # fmt: skip
 
     def _watch(self) -> None:
@@ -78,7 +82,9 @@ def connect(log: Path) -> None:
     if url:
         reason = _reason_for_silence(url)
         if reason:
-            raise PCDError(f"no Prefect server answers at PREFECT_API_URL={url} ({reason}); start it, or unset it")
+            raise PCDError(
+                f"no Prefect server answers at PREFECT_API_URL={without_login(url)} ({reason}); start it, or unset it"
+            )
         return
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
@@ -108,22 +114,28 @@ def own_server() -> str | None:
 
 
 def api_address() -> str:
-    return os.environ["PREFECT_API_URL"]
+    """That of PREFECT_API_URL, else of the user's Prefect profile; empty if there is none."""
+    url = os.environ.get("PREFECT_API_URL")
+    if url is None:
+        from prefect.settings import PREFECT_API_URL
+
+        url = PREFECT_API_URL.value()
+    return url or ""
 
 
 def pages_address() -> str:
     """Where the run's page is: on the user's server, or on the one that `pcd ui` starts over the same database."""
-    if _own or "PREFECT_API_URL" not in os.environ:
+    if _own or not api_address():
         return f"http://127.0.0.1:{PREFECT_PORT}"
-    return os.environ["PREFECT_API_URL"].rstrip("/").removesuffix("/api")
+    return without_login(api_address()).rstrip("/").removesuffix("/api")
 
 
 def _reason_for_silence(url: str) -> str | None:
     try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=10):
+        with urllib.request.urlopen(f"{without_login(url).rstrip('/')}/health", timeout=10):
             return None
     except urllib.error.HTTPError as error:
         error.close()
         return None  # it answers; whether it lets us in is told by Prefect itself
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         return str(error)

@@ -16,6 +16,7 @@ from typing import Final, Literal
 import httpx
 from prefect.client.orchestration import get_client
 from prefect.client.schemas.actions import GlobalConcurrencyLimitUpdate
+from prefect.concurrency.asyncio import ConcurrencySlotAcquisitionError
 from prefect.concurrency.sync import concurrency
 from prefect.exceptions import PrefectException
 
@@ -52,7 +53,7 @@ def prefect_slots(kind: _Kind, taken: int, of: int, stop: threading.Event) -> It
                 break
             except TimeoutError:
                 _log.info("waiting for %d slots of Prefect's limit %s", taken, name)
-    except (httpx.HTTPError, PrefectException) as error:
+    except (httpx.HTTPError, PrefectException, ConcurrencySlotAcquisitionError) as error:  # the last is neither
         _log.warning("Prefect gave no slots (%s); the device locks alone guard the devices", error)
     try:
         yield

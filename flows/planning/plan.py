@@ -87,6 +87,11 @@ class Plan:
     def cells(self) -> tuple[Stage, ...]:
         return tuple(stage for stage in self.stages if stage.kind == "finetune")
 
+    @property
+    def ends(self) -> tuple[Stage, ...]:
+        """What it is run for: its cells, or without protocols its pre-training runs."""
+        return self.cells or tuple(stage for stage in self.stages if stage.kind == "pretrain")
+
 
 def make_plan(benchmark: Benchmark) -> Plan:
     """All stages of a benchmark. The same settings and sources give the same ids and keys in every process.

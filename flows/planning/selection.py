@@ -41,15 +41,14 @@ def select(
 
 def _needed(plan: Plan, only: Sequence[str]) -> set[str]:
     """The cells that the patterns match, and what they read; the table as well where these are all the cells."""
-    ends = plan.cells or tuple(stage for stage in plan.stages if stage.kind == "pretrain")
-    names = {stage.id.partition(":")[2]: stage for stage in ends}
+    names = {stage.id.partition(":")[2]: stage for stage in plan.ends}
     found: set[str] = set()
     for pattern in only:
         matching = [stage.id for name, stage in names.items() if fnmatchcase(name, pattern)]
         if not matching:
             raise PCDError(f'--only: no cell matches "{pattern}"{nearest(pattern, names, cutoff=0)}')
         found.update(matching)
-    if len(found) == len(ends):
+    if len(found) == len(plan.ends):
         return {stage.id for stage in plan.stages}
     for stage in reversed(plan.stages):  # inputs stand in front
         if stage.id in found:

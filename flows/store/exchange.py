@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from flows.store.manifest import MANIFEST, describe_files, misfits, read_manifest, write_synced
 from flows.store.remote_files import UnreachableError
 from flows.store.remote_lock import RemoteLock
@@ -112,6 +110,8 @@ class Exchange:
 
     def _identity(self) -> str:
         """This store's own name in a shared lock, made once."""
+        from filelock import FileLock  # it imports asyncio: a tenth of a second, which plans have no use for
+
         path = self._root / ".identity"
         with plain_os_errors(path), FileLock(path.with_name(".identity-lock")):
             if not path.exists():

@@ -13,7 +13,7 @@ from flows.store.manifest import read_manifest
 from flows.store.store import Store, move_aside
 from pcd.errors import PCDError
 
-__all__ = ["Garbage", "delete", "find_garbage", "named_keys"]
+__all__ = ["Garbage", "delete", "find_garbage", "named_keys", "size_and_age"]
 
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
 _BESIDE: Final = re.compile(r"\.(work|fetch|damaged|gone)-(?:work-)?([0-9a-f]{64})")
@@ -23,6 +23,7 @@ _BESIDE: Final = re.compile(r"\.(work|fetch|damaged|gone)-(?:work-)?([0-9a-f]{64
 class Garbage:
     path: Path
     key: str
+    """Of a part of the store, its name."""
     what: str
     bytes: int
     age_days: float
@@ -44,7 +45,7 @@ def find_garbage(store: Store, home: Path, older_than_days: float) -> list[Garba
         passing = what in ("half fetched", "half deleted")
         if not passing and (key in named or key in pending) and what != "damaged, moved aside":
             continue
-        item = Garbage(path, key, what, *_size_and_age(path))
+        item = Garbage(path, key, what, *size_and_age(path))
         if passing or item.age_days >= older_than_days:
             with store.unlocked(path.parent.name, key) as free:
                 if free:
@@ -72,7 +73,8 @@ def _key_and_kind(path: Path) -> tuple[str | None, str]:
     return beside[2], words.get(beside[1], "half deleted")
 
 
-def _size_and_age(path: Path) -> tuple[int, float]:
+def size_and_age(path: Path) -> tuple[int, float]:
+    """Bytes, and days since anything in there was written."""
     length, newest = 0, path.stat().st_mtime
     for inner in path.rglob("*"):
         size = inner.lstat()

@@ -21,9 +21,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
-
-from filelock import FileLock, Timeout
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from flows.home import home
 from flows.planning.plan import Stage
@@ -42,6 +40,9 @@ from flows.store.remote_store import RemoteStore
 from pcd.checkpoint_step import checkpoint_step
 from pcd.errors import StageStoppedError
 from pcd.os_errors import plain_os_errors
+
+if TYPE_CHECKING:
+    from filelock import FileLock
 
 __all__ = ["StageState", "Store", "move_aside", "open_store"]
 
@@ -105,6 +106,18 @@ class Store:
             fetched = self.exchange.fetch(stage.kind, stage.key, progress) if self.exchange else None
             return _put_in_place(fetched, folder) if fetched else None
 
+    def fetch(self, kind: str, key: str) -> Path | None:
+        """A finished stage by its key alone, as of a run that other sources made; as it lies here, or from the remote.
+
+        No lock is waited for: what is being computed is not there.
+        """
+        folder = self.folder(kind, key)
+        if self.exchange is None or read_manifest(folder) is not None:
+            return folder if folder.exists() else None
+        with plain_os_errors(self.root), self.unlocked(kind, key) as is_free:
+            fetched = self.exchange.fetch(kind, key, lambda _done, _total: None) if is_free else None
+            return _put_in_place(fetched, folder) if fetched else None
+
     def state(self, stage: Stage) -> StageState:
         """Quick: nothing is hashed, and the remote is asked once for all stages."""
         if self.find(stage) is not None:
@@ -159,7 +172,7 @@ class Store:
             with plain_os_errors(self.root):
                 path = self._beside("lock", stage.kind, stage.key)
                 path.parent.mkdir(parents=True, exist_ok=True)
-                lock = FileLock(path)
+                lock = _file_lock(path)
                 while not _acquired(lock):
                     wait(_POLL_SECONDS)
                 held.callback(lock.release)
@@ -170,7 +183,9 @@ class Store:
     @contextmanager
     def unlocked(self, kind: str, key: str) -> Iterator[bool]:
         """True, and the stage locked on this machine for the block, unless a living process here computes it."""
-        lock = FileLock(self._beside("lock", kind, key))
+        path = self._beside("lock", kind, key)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = _file_lock(path)
         free = _acquired(lock)
         try:
             yield free
@@ -243,7 +258,15 @@ def _put_in_place(finished: Path, folder: Path) -> Path:
     return folder
 
 
-def _acquired(lock: FileLock) -> bool:
+def _file_lock(path: Path) -> "FileLock":
+    from filelock import FileLock  # it imports asyncio: a tenth of a second, which plans have no use for
+
+    return FileLock(path)
+
+
+def _acquired(lock: "FileLock") -> bool:
+    from filelock import Timeout
+
     try:
         lock.acquire(timeout=0)
     except Timeout:

@@ -71,21 +71,27 @@ def _what_next(faults: list[dict[str, Any]]) -> str:
 @_part
 @_json
 def gc(older_than: float, yes: bool, part: str | None, as_json: bool) -> None:
-    """Delete what no finished or running benchmark names; the young stays: an interrupted one names nothing."""
+    """Delete what no finished or running benchmark names; the young stays: an interrupted one names nothing.
+
+    Without --part, the parts of reruns that are recorded nowhere go as well.
+    """
     from flows.home import home
     from flows.store.gc import delete, find_garbage
+    from flows.store.parts import delete_part, find_parts
 
     with opened_store(part) as opened:
-        garbage = find_garbage(opened, home(), older_than)
-        deleted = [item for item in garbage if delete(opened, home(), item)] if yes else []
-    told = deleted if yes else garbage
+        told, parts = find_garbage(opened, home(), older_than), find_parts(home(), older_than) if part is None else []
+        if yes:
+            told = [item for item in told if delete(opened, home(), item)]
+            parts = [item for item in parts if delete_part(home(), item)]
+    told += parts
     length = sum(item.bytes for item in told)
     if as_json:
         items = [dataclasses.asdict(item) | {"path": str(item.path)} for item in told]
         click.echo(json.dumps({"deleted": yes, "bytes": length, "items": items}, indent=2))
         return
     for item in told:
-        place = item.path.relative_to(opened.root)
+        place = item.path.relative_to(opened.root if item.path.is_relative_to(opened.root) else home())
         click.echo(f"{size(item.bytes):>10}  {duration(item.age_days * 86400):>8}  {item.what:20}  {place}")
     done = "deleted" if yes else "would be deleted" + ("; delete with --yes" if told else "")
     click.echo(f"{len(told)} items, {size(length)} {done}")

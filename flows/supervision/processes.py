@@ -3,7 +3,7 @@
 import os
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
@@ -13,8 +13,9 @@ import psutil
 from pcd.process_identity import identity, is_alive
 
 __all__ = [
-    "HOME_MARK", "STAGE_MARK", "SUPERVISOR_MARK",
-    "descendants_of", "end_processes", "identity", "is_alive", "kill_tree", "marked_processes", "orphans", "runs",
+    "HOME_MARK", "SERVER_MARK", "STAGE_MARK", "SUPERVISOR_MARK",
+    "descendants_of", "end_processes", "identity", "is_alive", "kill_tree", "marked_processes", "orphan_servers",
+    "orphans", "runs",
 ]  # fmt: skip
 
 SUPERVISOR_MARK: Final = "PCD_SUPERVISOR"
@@ -22,6 +23,8 @@ SUPERVISOR_MARK: Final = "PCD_SUPERVISOR"
 STAGE_MARK: Final = "PCD_STAGE"
 """Names the stage, by its key."""
 HOME_MARK: Final = "PCD_HOME"
+SERVER_MARK: Final = "PCD_SERVER_OF"
+"""Names the `pcd` process that a temporary Prefect server lives for."""
 
 _KERNEL_SECONDS: Final = 10
 """A killed process is there until the kernel has taken back what it holds; one in a broken driver stays for ever."""
@@ -48,6 +51,22 @@ def orphans(home: Path, stage: str | None = None) -> list[psutil.Process]:
             and os.path.realpath(environment.get(HOME_MARK, "")) == place
             and (stage is None or environment.get(STAGE_MARK) == stage)
             and not is_alive(environment[SUPERVISOR_MARK])
+        )
+
+    return marked_processes(is_orphan)
+
+
+def orphan_servers(home: Path, spared: Collection[str] = ()) -> list[psutil.Process]:
+    """Temporary Prefect servers over the database of `home` whose owner is dead, unless it is `spared`."""
+    place = os.path.realpath(home)
+
+    def is_orphan(environment: Mapping[str, str]) -> bool:
+        owner = environment.get(SERVER_MARK)
+        return (
+            owner is not None
+            and os.path.realpath(environment.get(HOME_MARK, "")) == place
+            and owner not in spared
+            and not is_alive(owner)
         )
 
     return marked_processes(is_orphan)

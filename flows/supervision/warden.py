@@ -100,10 +100,15 @@ def _watch(pcd: str) -> bool:
 
 
 def _clean_up(home: Path, record: Path, pcd: str, stop_seconds: float, then: str) -> None:
+    import logging
     from importlib import import_module
 
+    from flows.logins import LoginlessFormatter
     from flows.supervision.processes import descendants_of, end_processes
 
+    handler = logging.StreamHandler()
+    handler.setFormatter(LoginlessFormatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    logging.basicConfig(handlers=[handler])
     left = descendants_of(pcd)
     print(f"pcd (pid {pcd.partition(':')[0]}) is gone; {len(left)} of its processes are left", flush=True)
     end_processes(left, stop_seconds)

@@ -18,6 +18,7 @@ from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
 
 from flows.journal import Run
+from flows.logins import without_login
 from flows.supervision.metrics_tail import read_lines
 from flows.tracking.client import alone, open_client
 from flows.tracking.repeatable import (
@@ -71,8 +72,9 @@ class Tracker:
             self._series = Series(self._client)
             self._children = {child.data.tags["pcd.stage_id"]: child for child in self._search_children()}
         except MlflowException as error:
-            reason = str(error).splitlines()[0][:200]
-            raise PCDError(f"cannot use MLflow at {run.tracking_uri} ({reason}); check MLFLOW_TRACKING_URI") from None
+            reason = without_login(str(error)).splitlines()[0][:200]
+            uri = without_login(run.tracking_uri)
+            raise PCDError(f"cannot use MLflow at {uri} ({reason}); check MLFLOW_TRACKING_URI") from None
 
     # The benchmark's own run.
 

@@ -11,6 +11,8 @@ from mlflow.exceptions import MlflowException
 
 from eval.verdict import JUDGED_METRICS, RunVerdict
 from eval.verdict_table import summary_of
+from flows.home import tracking_uri
+from flows.logins import without_login
 from flows.run_record import RunRecord
 from flows.tracking.client import open_client
 
@@ -34,8 +36,11 @@ def record_verdict(
 
     Returns the page of the run, as path behind MLflow's address; None if MLflow did not take it, which is logged.
     """
+    uri = tracking_uri()  # a record keeps no login
+    if without_login(uri) != rerun.tracking_uri:
+        uri = rerun.tracking_uri
     try:
-        return _record(open_client(rerun.tracking_uri), verdict, folder, original, rerun, tags)
+        return _record(open_client(uri), verdict, folder, original, rerun, tags)
     except MlflowException:
         _log.warning("MLflow did not take the verdict in %s", folder, exc_info=True)
         return None

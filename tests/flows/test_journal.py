@@ -23,6 +23,11 @@ def test_what_was_noted_is_read_back_by_another_process(tmp_path: Path) -> None:
     assert read.outcome is None
 
 
+def test_it_is_nobody_elses_to_read(tmp_path: Path) -> None:
+    """The addresses of MLflow and Prefect may hold a password."""
+    assert Journal.begin(_run(), tmp_path).path.stat().st_mode & 0o777 == 0o600
+
+
 def test_an_event_that_a_kill_cut_short_never_happened(tmp_path: Path) -> None:
     journal = Journal.begin(_run(), tmp_path)
     journal.note("running", "data")

@@ -4,6 +4,7 @@ import pytest
 from rich.console import Console
 
 from flows.planning.plan import Plan, make_plan
+from flows.planning.selection import select
 from flows.profiles import load_profile
 from flows.progress import Bars, Lines, describe_plan, make_reporter
 
@@ -16,6 +17,23 @@ def plan() -> Plan:
 def test_the_plan_is_told_in_one_line(plan: Plan) -> None:
     told = "benchmark smoke: 2 arms x 1 protocol x 1 seed = 2 cells; 3 of 6 stages in the store"
     assert describe_plan(plan, 3) == told
+
+
+def test_of_a_selection_what_is_selected_is_told() -> None:
+    demo = make_plan(load_profile("demo", ["seeds=[0, 1, 2, 3]"]))
+    one, _ = select(demo, only=["random.*.seed1"])
+    told = "benchmark demo: 1 of 8 cells (random.shapes_fpn.seed1); 0 of 2 stages in the store"
+    assert describe_plan(one, 0) == told
+    many, _ = select(demo, only=["random.*"])
+    assert "4 of 8 cells (random.shapes_fpn.seed0, random.shapes_fpn.seed1, " in describe_plan(many, 0)
+    assert "seed2, 1 more); " in describe_plan(many, 0)
+
+
+def test_of_a_selection_without_protocols_pretraining_runs_are_told() -> None:
+    alone = make_plan(load_profile("demo", ["seeds=[0, 1]", "protocols={}"]))
+    chosen, _ = select(alone, only=["pcd.seed1"])
+    assert "1 of 2 pre-training runs (pcd.seed1); " in describe_plan(chosen, 0)
+    assert "pre-training runs" not in describe_plan(alone, 0)
 
 
 def test_without_a_terminal_lines_are_plain(plan: Plan) -> None:

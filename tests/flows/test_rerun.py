@@ -73,10 +73,12 @@ def test_it_computes_in_a_part_of_the_store_and_shares_what_it_was_told(home: Ho
     assert [len(list((part / kind).glob("[!.]*"))) for kind in ("data", "finetune")] == [0, 1]
 
 
-def test_table_and_figure_lie_beside_it(home: Home, again: dict[str, Any]) -> None:
+def test_table_figure_and_the_address_of_its_page_lie_beside_it(home: Home, again: dict[str, Any]) -> None:
     folder = home.path / "reruns" / "again" / "verdict"
     assert again["folder"] == str(folder)
-    assert {path.suffix for path in folder.iterdir()} == {".json", ".csv", ".md", ".html", ".png"}
+    tables = {f"verdict.{suffix}" for suffix in ("json", "csv", "md", "html", "png")}
+    assert {path.name for path in folder.iterdir()} == {*tables, "mlflow_page.txt"}
+    assert (folder / "mlflow_page.txt").read_text() == again["mlflow_page"]
 
 
 @pytest.mark.usefixtures("again")

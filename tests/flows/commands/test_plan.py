@@ -69,7 +69,8 @@ def test_a_plan_of_a_thousand_cells_lists_them_all_without_torch_or_a_server(pcd
     code = (
         "import sys; from flows.cli import main; "
         "main(['plan', 'demo', '--set', f'seeds={list(range(500))}'], standalone_mode=False); "
-        "print([m for m in ('torch', 'timm', 'mlflow', 'prefect', 'detectron2', 'pandas') if m in sys.modules])"
+        "foreign = ('torch', 'timm', 'mlflow', 'prefect', 'detectron2', 'pandas', 'filelock'); "
+        "print([m for m in foreign if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     lines = done.stdout.splitlines()

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import shutil
@@ -11,6 +12,7 @@ from click.testing import CliRunner, Result
 from flows.cli import main
 from flows.planning.plan import Plan, make_plan
 from flows.profiles import load_profile
+from flows.run_record import latest_record, write_record
 from flows.store.store import open_store
 from tests.flows.finished_smoke import CELL, finish, finish_benchmark
 
@@ -235,6 +237,30 @@ def test_gc_takes_what_killed_processes_left_of_any_age(plan: Plan, pcd_home: Pa
         (pcd_home / "store" / "data" / name).mkdir()
     assert len(_json("gc", "--yes")["items"]) == 3
     assert {path.name for path in (pcd_home / "store" / "data").iterdir()} == {key, f".lock-{key}"}
+
+
+def test_gc_takes_a_reruns_part_that_is_recorded_nowhere_and_leaves_its_verdict(plan: Plan, pcd_home: Path) -> None:
+    record = latest_record()
+    assert record is not None
+    write_record(dataclasses.replace(record, part="recorded"))
+    (pcd_home / "active").mkdir()
+    (pcd_home / "active" / "1.json").write_text('{"store_part": "running", "stages": {}}')
+    for part in ("recorded", "running", "interrupted", "judged"):
+        finish(open_store(part), plan.stages[0])
+    (pcd_home / "reruns" / "judged" / "verdict").mkdir()
+    assert _json("gc")["items"] == []  # they are young
+    told = _json("gc", "--older-than", "0", "--yes")["items"]
+    assert {(item["what"], Path(item["path"]).parent.name) for item in told} == {
+        ("part of no rerun", "interrupted"), ("part of no rerun", "judged")
+    }  # fmt: skip
+    left = {str(path.relative_to(pcd_home / "reruns")) for path in (pcd_home / "reruns").glob("*/*")}
+    assert left == {"judged/verdict", "recorded/store", "running/store"}
+
+
+def test_gc_ends_the_deletion_of_a_part_that_was_killed(plan: Plan, pcd_home: Path) -> None:
+    (pcd_home / "reruns" / "again" / ".gone-store-1" / "data").mkdir(parents=True)
+    assert "half deleted          reruns/again/.gone-store-1" in _store("gc", "--yes").output
+    assert list((pcd_home / "reruns").iterdir()) == []
 
 
 def test_a_reruns_part_is_looked_at_by_name(plan: Plan, pcd_home: Path) -> None:

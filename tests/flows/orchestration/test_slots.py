@@ -72,7 +72,10 @@ def test_slots_of_dead_runs_are_given_back(prefect_api: str) -> None:
     assert _active() == (0, 2)
 
 
-def test_without_a_server_the_device_locks_alone_guard() -> None:
+@pytest.mark.parametrize("when", ["from the start", "behind the first question"])
+def test_without_a_server_the_device_locks_alone_guard(when: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if when != "from the start":
+        monkeypatch.setattr("flows.orchestration.slots._ensure_limit", lambda _name, _of: None)
     with (
         temporary_settings({PREFECT_API_URL: "http://127.0.0.1:9/api", PREFECT_CLIENT_MAX_RETRIES: 0}),
         prefect_slots("cpu", 1, 1, threading.Event()),

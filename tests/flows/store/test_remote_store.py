@@ -10,6 +10,7 @@ from moto.server import ThreadedMotoServer
 
 from flows.planning.plan import Stage, make_plan
 from flows.profiles import load_profile
+from flows.run_results import fetch_stages
 from flows.store import remote_files
 from flows.store.remote_files import UnreachableError
 from flows.store.remote_store import RemoteStore
@@ -73,6 +74,18 @@ def test_a_reruns_part_finds_nothing_of_the_recorded_run(
     assert first is not None
     assert (again / "deep folder" / "a.bin").read_bytes() == b"54321"
     assert (first / "deep folder" / "a.bin").read_bytes() == b"12345"
+
+
+def test_a_stage_is_fetched_by_its_key_from_the_first_store_that_has_it(
+    machine: Machine, memory: str, stages: tuple[Stage, ...]
+) -> None:
+    one, other, another = machine(memory), machine(memory), machine(f"{memory}/part")
+    for stage in stages[:2]:
+        _finish(one, stage)
+    recorded = {stage.id: stage.key for stage in stages}
+    fetch_stages(recorded, [another, other])
+    assert [other.find(stage) is not None for stage in stages[:3]] == [True, True, False]
+    assert not list(another.root.glob("*/[!.]*"))
 
 
 def _damage_remotely(store: Store, stage: Stage) -> None:

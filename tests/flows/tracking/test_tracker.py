@@ -404,4 +404,4 @@ def test_an_mlflow_that_does_not_answer_is_named_before_anything_runs(
 ) -> None:
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     with pytest.raises(PCDError, match=r"cannot use MLflow at http://127\.0\.0\.1:9 .*check MLFLOW_TRACKING_URI"):
-        Tracker(replace(journal.run, tracking_uri="http://127.0.0.1:9"))
+        Tracker(replace(journal.run, tracking_uri="http://me:hidden@127.0.0.1:9"))

@@ -1,0 +1,68 @@
+"""The temporary server's process without Prefect in it: who starts it, and who ends it."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import psutil
+import pytest
+
+from flows.journal import Journal, Run
+from flows.orchestration.prefect_server import api_address, connect, pages_address
+from flows.reconcile import reconcile
+from flows.supervision.processes import SERVER_MARK, identity, orphan_servers, runs
+from pcd.errors import PCDError
+from tests.conftest import ROOT
+
+_OWNER = """
+import pathlib, sys, time
+from flows.orchestration.prefect_server import _OwnServer
+server = _OwnServer([sys.executable, "-c", "import time; time.sleep(600)"], pathlib.Path(sys.argv[1]))
+first = server.process
+first.kill()
+while server.process is first:
+    time.sleep(0.05)
+print(server.process.pid, flush=True)
+time.sleep(600)
+"""
+
+
+def test_a_server_that_was_started_again_does_not_outlive_its_killed_owner(pcd_home: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _OWNER, str(tmp_path / "log")]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as owner:
+        assert owner.stdout is not None
+        server = psutil.Process(int(owner.stdout.readline()))
+        reconcile(pcd_home)
+        assert runs(server)  # its owner lives
+        owner.kill()
+    reconcile(tmp_path / "another home")
+    assert runs(server)
+    reconcile(pcd_home)
+    assert not runs(server)
+
+
+def test_of_a_run_that_another_process_closes_the_server_is_left_to_that(pcd_home: Path) -> None:
+    with subprocess.Popen(["sleep", "600"]) as owner:
+        mark = identity(owner.pid)
+        owner.kill()
+    journal = Journal.begin(Run("1", "a", "k", mark, 1.0, {}, {}, {}, "", ""), pcd_home)
+    marks = {SERVER_MARK: mark, "PCD_HOME": str(pcd_home)}
+    with subprocess.Popen(["sleep", "600"], env=marks) as server:
+        reconcile(pcd_home, only=journal.path.with_name("another.json"))
+        assert server.poll() is None
+        assert [process.pid for process in orphan_servers(pcd_home)] == [server.pid]
+        server.kill()
+
+
+def test_without_an_address_the_pages_are_those_of_pcd_ui(pcd_home: Path) -> None:
+    assert (api_address(), pages_address()) == ("", "http://127.0.0.1:4200")
+
+
+def test_a_password_in_the_address_is_in_no_link_and_no_message(
+    pcd_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFECT_API_URL", "http://me:hidden@127.0.0.1:9/api")
+    assert pages_address() == "http://127.0.0.1:9"
+    with pytest.raises(PCDError, match=r"PREFECT_API_URL=http://127\.0\.0\.1:9/api \(.*refused") as caught:
+        connect(tmp_path / "log")
+    assert "hidden" not in str(caught.value)
