@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -72,8 +72,7 @@ def rerun(run: str | None = None, share: tuple[Shared, ...] = (), part: PartName
     folder = verdict_folder(part)
     folder.mkdir(parents=True, exist_ok=True)
     notes = [f"Rerun of {original.name} ({original.key[:12]}) in the part {part} of the store."]
-    if share:
-        notes.append(f"Taken from the original, not computed again: {', '.join(share)}.")
+    notes += _told_of_shared(again, share)
     write_verdict(folder, f"Rerun of {original.name}", verdict, notes)
     draw_verdict(verdict, folder / "verdict.png")
     _publish(verdict, folder, original, again, flow_run_id)
@@ -120,6 +119,22 @@ def _cells(record: RunRecord) -> Any:
     stores = [open_store(part) for part in dict.fromkeys((record.part, None))]
     fetch_stages(record.stages, stores)
     return read_cells(record.stages, record.holes, [store.root for store in stores])
+
+
+def _told_of_shared(again: RunRecord, share: Sequence[str]) -> list[str]:
+    """Of a kind that was to be shared, the whole store may have lacked a stage."""
+    own = open_store(again.part)
+    taken, computed = set[str](), set[str]()
+    for stage, key in again.stages.items():
+        kind = stage.partition(":")[0]
+        (computed if own.folder(kind, key).exists() else taken).add(kind)
+    told = {
+        "Taken from the original, not computed again": [kind for kind in share if kind in taken],
+        "To be taken from the original, which the store no longer has whole, and so computed again": [
+            kind for kind in share if kind in computed
+        ],
+    }
+    return [f"{what}: {', '.join(kinds)}." for what, kinds in told.items() if kinds]
 
 
 def _publish(verdict: RunVerdict, folder: Path, original: RunRecord, again: RunRecord, flow_run_id: str) -> None:

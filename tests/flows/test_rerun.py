@@ -81,6 +81,11 @@ def test_table_figure_and_the_address_of_its_page_lie_beside_it(home: Home, agai
     assert (folder / "mlflow_page.txt").read_text() == again["mlflow_page"]
 
 
+def test_what_was_shared_is_told(again: dict[str, Any]) -> None:
+    assert "Taken from the original, not computed again: data." in again["notes"]
+    assert not [note for note in again["notes"] if note.startswith("To be taken")]
+
+
 @pytest.mark.usefixtures("again")
 def test_versions_that_differ_end_with_code_3_and_a_drop_among_them_with_1(home: Home) -> None:
     def other_versions(manifest: dict[str, Any]) -> None:
