@@ -5,7 +5,6 @@ import sys
 import time
 from contextlib import suppress
 from pathlib import Path
-from queue import SimpleQueue
 from typing import Any, Final
 
 import httpx
@@ -14,7 +13,7 @@ from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
 from prefect.context import FlowRunContext
-from prefect.exceptions import PrefectException, TerminationSignal
+from prefect.exceptions import PrefectException
 from prefect.futures import PrefectFuture
 from prefect.states import Completed
 from rich.console import Console
@@ -33,10 +32,11 @@ from flows.progress import describe_plan, make_reporter
 from flows.reconcile import reconcile
 from flows.run_record import RunRecord, write_record
 from flows.runner import NoProgressError, Runner
+from flows.scheduler import STOPS, bring_all_about
 from flows.settings import Benchmark
 from flows.store.store import open_store
 from flows.supervision.devices import are_all_free
-from flows.supervision.processes import descendants_of, end_processes, identity
+from flows.supervision.processes import identity
 from flows.supervision.warden import start_warden
 from flows.tracking.publisher import Publisher
 from flows.tracking.tracker import Tracker
@@ -45,9 +45,6 @@ from pcd.errors import PCDError, StageFailedError, StageStoppedError
 __all__ = ["benchmark"]
 
 _log = logging.getLogger(__name__)
-
-_STOPS: Final = (KeyboardInterrupt, SystemExit, TerminationSignal)
-"""Ctrl-C, and what Prefect makes of SIGTERM."""
 
 
 def _worth_another_try(_task: Any, _run: TaskRun, state: State[Any]) -> bool:
@@ -79,6 +76,7 @@ _TASKS: Final[dict[StageKind, Task[[Runner, Stage], State[None]]]] = {
     "teacher": _stage_task("fetch_teacher", "Download, verify and load the teacher's checkpoint."),
     "data": _stage_task("prepare_data", "Draw the shapes set, or check the user's own."),
     "pretrain": _stage_task("pretrain_student", "PCD pre-training; a retry goes on from the last checkpoint."),
+    "watch": _stage_task("watch_student", "What the student is worth while it is pre-trained, snapshot by snapshot."),
     "finetune": _stage_task("finetune_detector", "Mask R-CNN and its AP; a retry goes on from the last checkpoint."),
     "aggregate": _stage_task("aggregate_results", "The AP table and its figures."),
 }
@@ -122,7 +120,7 @@ def benchmark(
                 reporter.note(describe_plan(plan, stored))
                 shared = {kind: open_store() for kind in share}
                 runner = Runner(plan, store, shared, journal, reporter, brief(journal.run.environment), set(anew))
-                failures = _bring_all_about(plan, runner)
+                failures = bring_all_about(plan, runner, lambda stage: _submit(runner, stage))
                 folder, holes = _aggregate_what_there_is(whole, plan, runner, failures)
             record = _record(whole, runner, folder, holes, tracker, part)
             write_record(record)
@@ -132,7 +130,7 @@ def benchmark(
                 reason=told(failures) if failures else None,
             )  # fmt: skip
         except BaseException as error:
-            was_stopped = isinstance(error, _STOPS)
+            was_stopped = isinstance(error, STOPS)
             with suppress(OSError):  # on a full disk the error itself says more; whoever closes the run notes it
                 journal.note("stopped" if was_stopped else "failed", reason=f"{type(error).__name__}: {error}")
             raise
@@ -174,55 +172,9 @@ def _begin(plan: Plan, part: str | None, rerun_of: str | None) -> tuple[Journal,
     return Journal.begin(run, home()), tracker
 
 
-def _bring_all_about(plan: Plan, runner: Runner) -> dict[str, Exception]:
-    """Every stage as soon as its inputs are there, `runtime.parallel` at a time; goes on where one fails.
-
-    Returns the failures by stage id; stages behind a failed one are skipped and are no failures of their own.
-    """
-    runtime = plan.benchmark.runtime
-    waiting, running = list(plan.stages), dict[PrefectFuture[Any], Stage]()
-    ended: SimpleQueue[PrefectFuture[Any]] = SimpleQueue()
-    failures: dict[str, Exception] = {}
-    lost: set[str] = set()
-    try:
-        while waiting or running:
-            for stage in tuple(waiting):
-                if lost & set(stage.inputs.values()):
-                    waiting.remove(stage)
-                    lost.add(stage.id)
-                    runner.journal.note("skipped", stage.id, reason="a stage that it needs failed")
-                elif len(running) < runtime.parallel and set(stage.inputs.values()) <= runner.folders.keys():
-                    waiting.remove(stage)
-                    retries = runtime.retries if stage.kind != "aggregate" else 0
-                    future = _TASKS[stage.kind].with_options(retries=retries).submit(runner, stage)
-                    running[future] = stage
-                    future.add_done_callback(ended.put)
-            if running:
-                future = ended.get()
-                stage = running.pop(future)
-                if stage.id not in runner.folders:
-                    lost.add(stage.id)
-                    failures[stage.id] = _error_of(future)
-    except BaseException:
-        runner.stop.set()
-        _wait_for(running)
-        raise
-    return failures
-
-
-def _wait_for(running: dict[PrefectFuture[Any], Stage]) -> None:
-    """Their stages write checkpoints and end; a second Ctrl-C means: now."""
-    try:
-        for future in running:
-            future.wait()
-    except _STOPS:
-        end_processes(descendants_of(identity()), 0)
-        raise
-
-
-def _error_of(future: PrefectFuture[Any]) -> Exception:
-    error = future.result(raise_on_failure=False)
-    return error if isinstance(error, Exception) else StageFailedError(f"the task ended as {error!r}")
+def _submit(runner: Runner, stage: Stage) -> PrefectFuture[Any]:
+    retries = runner.plan.benchmark.runtime.retries if stage.kind != "aggregate" else 0
+    return _TASKS[stage.kind].with_options(retries=retries).submit(runner, stage)
 
 
 def _aggregate_what_there_is(

@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +46,11 @@ class Runner:
     """Set: all stages save their checkpoints and end."""
     folders: dict[str, Path] = field(default_factory=dict)
     """Stage id to the folder of the finished stage."""
+    begun: dict[str, Path] = field(default_factory=dict)
+    """Stage id to the work folder of a stage that is being computed, or was."""
+    on_begin: Callable[[], None] = lambda: None
+    """Called in the stage's thread when it has begun."""
+    _stops: dict[str, threading.Event] = field(default_factory=dict)
     _begun_anew: set[str] = field(default_factory=set)
     _reached: dict[str, int] = field(default_factory=dict)
 
@@ -55,7 +60,7 @@ class Runner:
         Raises what flows.supervision.supervisor.run_process raises; the work folder then keeps the stage's checkpoints.
         """
         waiting = lambda: self.reporter.note(f"waiting: another run computes {stage.id}")  # noqa: E731
-        with self.store.lock(stage, waiting, self.stop):
+        with self.store.lock(stage, waiting, self.stop_of(stage)):
             stored = self._find(stage, waiting)
             if stored is None:
                 self.folders[stage.id] = self._compute(stage)
@@ -66,6 +71,16 @@ class Runner:
         self.reporter.stage_is_stored(*self._place(stage), stage)
         self.journal.note("cached", stage.id, folder=str(stored))
         return True
+
+    def stop_of(self, stage: Stage) -> threading.Event:
+        """Set: this stage ends. One that runs beside another has an event of its own."""
+        return self._stops.setdefault(stage.id, threading.Event()) if stage.beside else self.stop
+
+    def stop_all(self) -> None:
+        """All stages save their checkpoints and end."""
+        self.stop.set()
+        for stop in self._stops.values():
+            stop.set()
 
     def find_if_free(self, stage: Stage) -> Path | None:
         """Where the stage lies; what another run computes just now is not waited for."""
@@ -100,8 +115,10 @@ class Runner:
         self.journal.note("running", stage.id, folder=str(work))
         self.reporter.stage_starts(*self._place(stage), stage)
         began = time.monotonic()
+        self.begun[stage.id] = work
+        self.on_begin()
         try:
-            with lease_devices(stage, runtime, self._on_wait(stage), self.stop) as devices:
+            with lease_devices(stage, runtime, self._on_wait(stage), self.stop_of(stage)) as devices:
                 command = self._run(stage, work, devices)
             seconds = time.monotonic() - began
             remember(stage, work, self.environment)
@@ -133,7 +150,9 @@ class Runner:
 
     def _run(self, stage: Stage, work: Path, devices: Devices) -> list[str]:
         runtime = self.plan.benchmark.runtime
-        inputs = {name: self.folders[of] for name, of in stage.inputs.items()}
+        inputs = {name: self.folders.get(of) or self.begun[of] for name, of in stage.inputs.items()}
+        if stage.beside:
+            stage = self._with_places(stage)
         command = stage_command(stage, write_spec(stage, work, inputs, runtime, devices), runtime)
         if stage.distributed and runtime.nodes > 1:
             others = runtime.nodes - 1
@@ -144,14 +163,21 @@ class Runner:
                 self.reporter.stage_goes_on(stage, line)
 
         with (
-            prefect_slots(devices.kind, len(devices.names), devices.of, self.stop),
+            prefect_slots(devices.kind, len(devices.names), devices.of, self.stop_of(stage)),
             sampled_load(work / "system.jsonl"),
         ):
             run_process(
                 command, work, on_metrics, stage=stage, stop_seconds=runtime.stop_seconds,
-                stall_seconds=runtime.stall_seconds, stop=self.stop, environment=devices.environment,
+                stall_seconds=runtime.stall_seconds, stop=self.stop_of(stage), environment=devices.environment,
             )  # fmt: skip
         return command
+
+    def _with_places(self, stage: Stage) -> Stage:
+        """Where the stage beside which it runs lies now, and where when it is done."""
+        other = next(other for other in self.plan.stages if other.id == stage.beside)
+        final = self.folders.get(other.id) or self.store.folder(other.kind, other.key)
+        places = {"live": str(self.begun.get(other.id, final)), "final": str(final)}
+        return replace(stage, runtime={**(stage.runtime or {}), **places})
 
     def _on_wait(self, stage: Stage) -> Any:
         return lambda taken_by: self.reporter.note(f"waiting: {stage.id} needs a device that {taken_by} holds")
@@ -181,6 +207,8 @@ def _summary(stage: Stage, result: dict[str, Any]) -> str:
         case "pretrain":
             damaged = f", {result['unreadable_images']} images could not be read" if result["unreadable_images"] else ""
             return f": {result['steps']} steps in {result['precision']}, the loss by {result['loss_backend']}{damaged}"
+        case "watch":
+            return f": {len(result['curve'])} snapshots evaluated"
         case "finetune":
             box, mask = result["metrics"]["bbox/AP"], result["metrics"]["segm/AP"]
             matched, difference = result["matched_tensors"], result["feature_difference"]

@@ -6,11 +6,11 @@ from typing import Annotated, Literal
 from pydantic import AfterValidator, BaseModel, Field, JsonValue, model_validator
 
 from eval.settings import DETECTOR_STUDENTS, DataSettings, FinetuneSettings, ShapesData
-from flows.planning.matrix import PRETRAINED_ARMS, Cell, cells_of, check_overrides
+from flows.planning.matrix import PRETRAINED_ARMS, Cell, cells_of, changed, check_overrides, nearest
 from pcd.settings import PretrainSettings, Settings, StageRuntime, setting
 from pcd.teachers.registry import TEACHERS
 
-__all__ = ["ArmName", "Benchmark", "ExtraCell", "Runtime"]
+__all__ = ["ArmName", "Benchmark", "ExtraCell", "Runtime", "Watch"]
 
 ArmName = Literal["pcd", "random"]
 """How a backbone came to be: PCD pre-training, or torchvision's random initialisation."""
@@ -53,6 +53,16 @@ class ExtraCell(Settings):
     seed: Seed = Field(description="may be one that `seeds` does not name")
 
 
+class Watch(Settings):
+    """What each student is worth while it is pre-trained: snapshots of it, evaluated beside the training."""
+
+    every_epochs: float = Field(10, gt=0, description="epochs between two snapshots that are evaluated")
+    protocol: ReadableName = Field(description="the one of `protocols` that evaluates them")
+    changes: dict[str, JsonValue] = Field(
+        {}, description="dotted settings of that protocol and their values, such as fewer iterations"
+    )
+
+
 class Benchmark(Settings):
     """Arms x protocols x seeds on one data set with one teacher."""
 
@@ -75,6 +85,11 @@ class Benchmark(Settings):
         {},
         description="departures of single stages: a pattern on stage ids (pretrain:arm.seedN, "
         "finetune:arm.protocol.seedN) to dotted settings of that stage and their values; named under the table",
+    )
+    watch: Watch | None = Field(
+        None,
+        description="evaluate snapshots of the students while they are pre-trained; on a device of its own if one is "
+        "free (runtime.parallel on the CPU), else afterwards",
     )
     teacher: str = setting("mocov3_r50_1000", "name in the teacher registry", "ours")
     teacher_file: Annotated[Path, AfterValidator(_absolute)] | None = Field(
@@ -108,6 +123,15 @@ class Benchmark(Settings):
             raise ValueError("without protocols and without the arm pcd there is nothing to do")
         settings = self.stage_settings()
         check_overrides(self.overrides, settings)
+        return self
+
+    @model_validator(mode="after")
+    def _watch_is_sound(self) -> "Benchmark":
+        if self.watch:
+            if self.watch.protocol not in self.protocols:
+                name = self.watch.protocol
+                raise ValueError(f'watch: unknown protocol "{name}"{nearest(name, self.protocols)}')
+            changed(self.protocols[self.watch.protocol], {"watch": self.watch.changes}, "watch")
         return self
 
     @property

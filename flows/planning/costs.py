@@ -30,13 +30,22 @@ _GMACS_A_SECOND: Final = {
         "gpu",
         "pretrain",
     ): 15_000.0,  # of an A100-class GPU: ResNet-50 trains at about 2,500 images/s, 12.3 GMAC each, halved
+    ("gpu", "watch"): 5_000.0,
     ("gpu", "finetune"): 5_000.0,  # Detectron2's zoo: 0.26 s a step of 16 images on 8 V100, R50-FPN 1x: 5,900 each
     ("cpu", "pretrain"): 40.0,  # a thread; docs/bench.md: 403 GMAC in 2.71 s on 2 cores with bf16: 75 each
+    ("cpu", "watch"): 15.0,
     ("cpu", "finetune"): 15.0,
 }
 """Per GPU or CPU thread."""
 _STEP_OVERHEAD: Final = {"gpu": 0.02, "cpu": 0.05}
-_START_SECONDS: Final = {"teacher": 5.0, "data": 3.0, "pretrain": 8.0, "finetune": 10.0, "aggregate": 8.0}
+_START_SECONDS: Final = {
+    "teacher": 5.0,
+    "data": 3.0,
+    "pretrain": 8.0,
+    "watch": 10.0,
+    "finetune": 10.0,
+    "aggregate": 8.0,
+}
 """Imports, and for pre-training the export and its pictures."""
 _OTHER_SECONDS: Final = {"teacher": 0.1, "data shapes": 0.002, "data coco": 0.00005, "aggregate": 0.2, "pretrain": 5.0}
 """Of a megabyte fetched at 10 MB/s; of an image drawn, or listed and checked; of a cell; of the export."""
@@ -155,7 +164,7 @@ def _estimate(kind: str, work: Work, hardware: Hardware, measured: Sequence[Meas
         disk_mb=max([work.disk_mb, *disks]) if work.steps else max(disks, default=work.disk_mb),
         disk_basis="measured" if disks and not work.steps else "default",
         steps=work.steps, step_seconds=median(step_seconds) if work.steps else 0.0,
-        work_gmacs=work.steps * work.step_gmacs + (work.other if kind == "finetune" else 0.0),
+        work_gmacs=work.steps * work.step_gmacs + (work.other if kind in ("watch", "finetune") else 0.0),
     )  # fmt: skip
 
 
@@ -204,7 +213,7 @@ def _default_step(kind: str, work: Work, hardware: Hardware) -> float:
 
 
 def _default_other(kind: str, work: Work, hardware: Hardware) -> float:
-    if kind == "finetune":  # one process evaluates
+    if kind in ("watch", "finetune"):  # one process evaluates
         where, units = ("gpu", 1) if hardware.is_gpu else ("cpu", hardware.units)
         return _START_SECONDS[kind] + work.other / (_GMACS_A_SECOND[where, kind] * units)
     each = _OTHER_SECONDS[f"data {work.like['kind']}" if kind == "data" else kind]

@@ -15,7 +15,7 @@ _ROOT = Path(__file__).parents[2]
 
 
 def key_parts(
-    settings: Mapping[str, Any], inputs: Mapping[str, str], files: Mapping[str, str], module: str
+    settings: Mapping[str, Any], inputs: Mapping[str, str], files: Mapping[str, str], *modules: str
 ) -> dict[str, Any]:
     """What a stage's result depends on, as plain data that can be compared part by part with those of an earlier run.
 
@@ -23,14 +23,14 @@ def key_parts(
         settings: resolved, without anything that differs between machines.
         inputs: the stage's name for each stage that it reads to that stage's key.
         files: name of each file or folder read from outside to a hash of its content.
-        module: what computes it. Its source and that of every module of ours it imports count, not the git commit: a
-            commit to another part leaves the stored result good.
+        modules: what computes it. Their source and that of every module of ours they import count, not the git
+            commit: a commit to another part leaves the stored result good.
     """
     return {
         "settings": dict(settings),
         "inputs": dict(inputs),
         "files": dict(files),
-        "sources": dict(source_files(module)),
+        "sources": dict(sorted(item for module in modules for item in source_files(module).items())),
     }
 
 

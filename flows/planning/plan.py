@@ -10,17 +10,18 @@ from flows.planning.input_files import InputFiles, data_files, teacher_files
 from flows.planning.keys import key_of, key_parts
 from flows.planning.matrix import changed
 from flows.planning.table_notes import table_notes
-from flows.settings import Benchmark
+from flows.settings import Benchmark, Watch
 from pcd.teachers.registry import TEACHERS
 
 __all__ = ["Plan", "Stage", "StageKind", "make_plan", "partial_aggregate"]
 
-StageKind = Literal["teacher", "data", "pretrain", "finetune", "aggregate"]
+StageKind = Literal["teacher", "data", "pretrain", "watch", "finetune", "aggregate"]
 
 _MODULES: dict[StageKind, str] = {
     "teacher": "pcd.teachers.stage",
     "data": "eval.prepare_data",
     "pretrain": "pcd.train",
+    "watch": "eval.watch",
     "finetune": "eval.finetune",
     "aggregate": "eval.aggregate",
 }
@@ -55,6 +56,9 @@ class Stage:
     """Whether torchrun may start it as several ranks."""
     runtime: dict[str, Any] | None = None
     """What its spec's runtime holds besides the benchmark's own; no part of the key."""
+    beside: str | None = None
+    """The id of one of its inputs: it begins when that stage has begun, on a device of its own, and reads what it
+    leaves meanwhile. Nothing depends on it, and its failure is none of the run's."""
     missing: tuple[str, ...] = ()
     """A line for each file or folder that it reads from outside and that is not there: what, where, what to do. The
     key is then no key of any result."""
@@ -103,21 +107,24 @@ def make_plan(benchmark: Benchmark) -> Plan:
     def add(
         kind: StageKind, settings: Mapping[str, Any], *, suffix: str = "", inputs: Mapping[str, str] | None = None,
         keyed: Mapping[str, Any] | None = None, files: InputFiles | None = None, distributed: bool = False,
-        runtime: dict[str, Any] | None = None, **labels: str,
+        runtime: dict[str, Any] | None = None, beside: str | None = None, starts: str | None = None, **labels: str,
     ) -> str:  # fmt: skip
         inputs, stage_id = dict(inputs or {}), kind + (f":{suffix}" if suffix else "")
         keys, outside = {name: stages[of].key for name, of in inputs.items()}, files or InputFiles({})
-        parts = key_parts(settings if keyed is None else keyed, keys, outside.hashes, _MODULES[kind])
+        modules = [_MODULES[kind], *filter(None, [starts])]
+        parts = key_parts(settings if keyed is None else keyed, keys, outside.hashes, *modules)
         stages[stage_id] = Stage(
             id=stage_id, kind=kind, module=_MODULES[kind], settings=dict(settings), inputs=inputs, key=key_of(parts),
-            parts=parts, labels=labels, distributed=distributed, runtime=runtime, missing=outside.missing,
+            parts=parts, labels=labels, distributed=distributed, runtime=runtime, beside=beside,
+            missing=outside.missing,
         )  # fmt: skip
         return stage_id
 
     data_settings = {"data": benchmark.data.model_dump(mode="json")}
     data = add("data", data_settings, keyed=_without_places(benchmark), files=data_files(benchmark.data))
     places = _places(benchmark)
-    matrix, student = benchmark.cells, benchmark.pretrain.student
+    matrix, student, watch = benchmark.cells, benchmark.pretrain.student, benchmark.watch
+    snapshots = {"snapshot_epochs": watch.every_epochs} if watch else {}
     if any(cell.pretrain for cell in matrix):
         # Where the file comes from may differ between machines, and what people say of it may be mended.
         entry = {k: v for k, v in TEACHERS[benchmark.teacher].describe().items() if k not in _SAID_OF_A_TEACHER}
@@ -136,9 +143,20 @@ def make_plan(benchmark: Benchmark) -> Plan:
                 pretrain = changed(benchmark.pretrain, benchmark.overrides, stage_id)
                 add(
                     "pretrain", {"pretrain": pretrain, "teacher": benchmark.teacher, "seed": cell.seed},
-                    suffix=cell.pretrain, inputs={"data": data, "teacher": teacher}, distributed=True, runtime=places,
-                    arm=cell.arm, seed=str(cell.seed),
+                    suffix=cell.pretrain, inputs={"data": data, "teacher": teacher}, distributed=True,
+                    runtime={**(places or {}), **snapshots} or None, arm=cell.arm, seed=str(cell.seed),
                 )  # fmt: skip
+                if watch:
+                    evaluation = {"finetune": _watched_by(watch, benchmark), "student": student, "seed": cell.seed}
+                    add(
+                        "watch",
+                        {
+                            "module": _MODULES["finetune"], "evaluation": evaluation, "epochs": pretrain["epochs"],
+                            "every_epochs": watch.every_epochs,
+                        },
+                        suffix=cell.pretrain, inputs={"data": data, "pretrain": stage_id}, beside=stage_id,
+                        starts=_MODULES["finetune"], runtime=places, arm=cell.arm, seed=str(cell.seed),
+                    )  # fmt: skip
             cell_inputs["backbone"] = stage_id
         if cell.protocol:
             finetune = changed(benchmark.protocols[cell.protocol], benchmark.overrides, f"finetune:{cell.id}")
@@ -160,6 +178,10 @@ def make_plan(benchmark: Benchmark) -> Plan:
     if cells:
         add("aggregate", aggregate, inputs={"data": data, **inputs}, runtime=places)
     return Plan(benchmark, tuple(stages.values()))
+
+
+def _watched_by(watch: Watch, benchmark: Benchmark) -> dict[str, Any]:
+    return changed(benchmark.protocols[watch.protocol], {"watch": watch.changes}, "watch")
 
 
 def _without_places(benchmark: Benchmark) -> dict[str, Any]:

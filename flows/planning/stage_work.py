@@ -1,6 +1,6 @@
 """What a stage has to do: steps, work of a step, memory and disk, by formulas that are stated here; without torch."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from eval.settings import FinetuneSettings, ShapesData
@@ -85,6 +85,8 @@ def work_of(stage: Stage, at: Circumstances) -> Work:
             return _data(stage, at)
         case "pretrain":
             return _pretrain(stage, at)
+        case "watch":
+            return _watch(stage, at)
         case "finetune":
             return _finetune(stage, at)
         case "aggregate":
@@ -138,6 +140,14 @@ def _pretrain(stage: Stage, at: Circumstances) -> Work:
         "precision": raw["precision"], "compile": at.compile,
     }  # fmt: skip
     return Work(max(1, round(raw["epochs"] * per_epoch)), step, 1, memory, disk, like)
+
+
+def _watch(stage: Stage, at: Circumstances) -> Work:
+    """One short fine-tuning for each snapshot, in turn."""
+    count = max(1, int(stage.settings["epochs"] / stage.settings["every_epochs"]))
+    one = _finetune(replace(stage, settings=stage.settings["evaluation"]), at)
+    whole = count * (one.steps * one.step_gmacs + one.other)
+    return Work(0, 0, whole, one.memory_mb, one.disk_mb, one.like)
 
 
 def _finetune(stage: Stage, at: Circumstances) -> Work:

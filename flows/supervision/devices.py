@@ -96,7 +96,8 @@ def lease_devices(
         PCDError: this machine has fewer devices than the stage has ranks here.
     """
     processes = runtime.processes if stage.distributed else 1
-    inventory = find_devices(runtime.device if stage.distributed else "cpu", runtime.parallel)
+    computes = stage.distributed or stage.beside
+    inventory = find_devices(runtime.device if computes else "cpu", runtime.parallel)
     # Several ranks on the CPU share what slots there are; several ranks on one GPU would be slower than one.
     count = processes if inventory.has_gpus else min(processes, len(inventory.names))
     with lease(inventory, count, on_wait, stop, stage.id) as (names, mark):

@@ -44,6 +44,7 @@ _TRACKED_FILES: Final[Mapping[str, tuple[str, ...]]] = {
         *("metrics.jsonl", "backbone.safetensors", "MODEL_CARD.md"),
         *("receptive_field.png", "receptive_field.json"),
     ),
+    "watch": ("metrics.jsonl",),
     "finetune": ("metrics.jsonl", "predictions.json"),
     "aggregate": (
         *("ap_table.html", "ap_table.md", "ap_table.json", "cells.csv", "arms.csv"),
