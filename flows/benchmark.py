@@ -135,7 +135,7 @@ def benchmark(
                 journal.note("stopped" if was_stopped else "failed", reason=f"{type(error).__name__}: {error}")
             raise
     if not publisher.is_through:
-        print("MLflow has not taken all yet; it is kept, and the next run sends it", flush=True)
+        print("MLflow has not taken all yet; it is kept, and sent behind this run or by the next", flush=True)
     if failures:
         raise StageFailedError(told(failures))
     return str(folder)
