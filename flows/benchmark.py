@@ -162,14 +162,19 @@ def _begin(plan: Plan, part: str | None, rerun_of: str | None) -> tuple[Journal,
         environment=describe_environment(), tracking_uri=tracking_uri(), artifacts=str(home() / "mlartifacts"),
         tags=tags, store_part=part, prefect_api=api_address(), server=server,
     )  # fmt: skip
-    tracker = Tracker(run)
+    journal = Journal.begin(run, home())  # first: whoever finds it closes what a killed process opened in MLflow
+    try:
+        tracker = Tracker(run)
+    except PCDError:
+        journal.forget()
+        raise
     page = _mlflow_page(tracker)
     _say_to_prefect(
         lambda: create_link_artifact(
             key="mlflow-run", link=page, link_text="MLflow run", description="metrics, AP table, artifacts"
         )
     )
-    return Journal.begin(run, home()), tracker
+    return journal, tracker
 
 
 def _submit(runner: Runner, stage: Stage) -> PrefectFuture[Any]:
