@@ -3,7 +3,8 @@
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from eval.settings import FinetuneSettings, ShapesData
+from eval.finetune_settings import FinetuneSettings
+from eval.settings import ShapesData
 from flows.planning.input_files import image_counts
 from flows.planning.measurements import CUDA_MB
 from flows.planning.network_work import backbone_size, detector_gmacs, detector_millions, mlp_gmacs, trunk_gmacs
@@ -157,22 +158,28 @@ def _finetune(stage: Stage, at: Circumstances) -> Work:
     test_pixels = _pixels(settings.test_size, settings.max_size, at)
     step = 3 * settings.batch * detector_gmacs(settings, student, train_pixels, training=True)
     evaluation = at.images.val * detector_gmacs(settings, student, test_pixels, training=False)
+    evaluation += settings.precise_bn_iterations * step / 3  # forward alone
 
     at_once = max(1, settings.batch // (at.ranks))
     millions, size = detector_millions(settings, student), backbone_size(student)
     states = 3 if settings.optimizer == "adamw" else 2
     largest = _pixels(max(settings.train_sizes), settings.max_size, at)
     backbone = largest / 224**2 * size.activations * _KEPT * 4
-    pyramid = largest / 16 * 1.33 * settings.fpn_channels * 4 * 4 / _MB
-    rois = settings.rois_per_image * 49 * settings.fpn_channels * 2 * 4 / _MB
+    if settings.has_pyramid:
+        pyramid = largest / 16 * 1.33 * settings.fpn_channels * 4 * 4 / _MB
+        rois = settings.rois_per_image * 49 * settings.fpn_channels * 2 * 4 / _MB
+    else:  # the regions at 14 x 14 pixels, and what res5 puts out of each: about a twentieth of the backbone
+        pyramid = 0.0
+        rois = settings.rois_per_image * (196 * size.widths[2] * 4 / _MB + size.activations / 20 * _KEPT * 4)
     masks = settings.rois_per_image / 4 * 196 * settings.mask_head_width * 2 * (settings.mask_head_convs + 4) * 4 / _MB
+    masks = masks if settings.has_masks else 0.0
     base = CUDA_MB if at.on_gpu else _CPU_BASE_MB + 150  # Detectron2 is imported as well
     memory = base + millions * 4 * (states + 1) + at_once * (backbone + pyramid + rois + masks)
     checkpoint, predictions = millions * 4 * states, at.images.val * settings.detections_per_image * 300 / _MB
     disk = (at.keep_checkpoints + 1) * checkpoint + predictions
     names = (
-        "batch", "train_sizes", "max_size", "fpn_channels", "anchor_sizes", "proposals_before_nms", "proposals",
-        "rois_per_image", "box_head_width", "mask_head_convs", "mask_head_width", "roi_sampling_ratio", "precision",
+        "architecture", "batch", "train_sizes", "max_size", "fpn_channels", "anchor_sizes", "proposals_before_nms",
+        "proposals", "rois_per_image", "box_head", "box_head_width", "mask_head_convs", "mask_head_width", "roi_sampling_ratio", "precision",
     )  # fmt: skip
     like = {"student": student, "shapes": at.is_shapes, **{name: raw[name] for name in names}}
     return Work(settings.iterations, step, evaluation, memory, disk, like)
