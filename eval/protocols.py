@@ -41,6 +41,13 @@ _VOC: Final[dict[str, JsonValue]] = {
     "set": "voc", "score_by": "voc", "iterations": 24_000, "decay_at": [18 / 24, 22 / 24], "warmup_iterations": 100,
     "train_sizes": [480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800],
 }  # fmt: skip
+_NO_FIGURE: Final = (
+    "no published figure of a small backbone by just this recipe; the schedule behind PCD's 37.4 / 34.0 is not known"
+)
+_C4_DIFFERS: Final = (
+    "MoCo's naiveSyncBN weighs every GPU alike, SyncBN every pixel; res5 of R18 and R34 as the head is SSLight's "
+    "(detection/train_net.py)"
+)
 
 _ALL: Final = (
     Protocol(
@@ -49,8 +56,7 @@ _ALL: Final = (
         data_kind="coco",
         source=f"{_D2} COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml, with the SyncBN in backbone, FPN and "
         "heads and the precise BN of Misc/mask_rcnn_R_50_FPN_3x_syncbn.yaml, nothing frozen",
-        unverified="no published figure of a small backbone by just this recipe; the schedule behind PCD's 37.4 / 34.0 "
-        "is not known",
+        unverified=_NO_FIGURE,
     ),
     Protocol(
         name="fpn_2x",
@@ -58,7 +64,7 @@ _ALL: Final = (
         changes=_TWO_X,
         data_kind="coco",
         source=f"fpn_1x, twice as long (steps as in {_MOCO}/coco_R_50_C4_2x.yaml)",
-        unverified="as fpn_1x",
+        unverified=_NO_FIGURE,
     ),
     Protocol(
         name="fpn_1x_4conv1fc",
@@ -66,7 +72,7 @@ _ALL: Final = (
         changes={"box_head": "4conv1fc"},
         data_kind="coco",
         source=f"{_D2} Misc/mask_rcnn_R_50_FPN_3x_syncbn.yaml, by the 1x schedule",
-        unverified="as fpn_1x",
+        unverified=_NO_FIGURE,
     ),
     Protocol(
         name="sslight_fpn_1x",
@@ -88,8 +94,7 @@ _ALL: Final = (
         },
         data_kind="coco",
         source=f"{_D2} COCO-InstanceSegmentation/mask_rcnn_R_50_C4_1x.yaml, with {_MOCO}/Base-RCNN-C4-BN.yaml",
-        unverified="MoCo's naiveSyncBN weighs every GPU alike, SyncBN every pixel; res5 of R18 and R34 as head is "
-        "SSLight's (detection/train_net.py)",
+        unverified=_C4_DIFFERS,
     ),
     Protocol(
         name="c4_2x",
@@ -97,7 +102,7 @@ _ALL: Final = (
         changes=_TWO_X,
         data_kind="coco",
         source=f"{_MOCO}/coco_R_50_C4_2x.yaml",
-        unverified="as c4_1x",
+        unverified=_C4_DIFFERS,
     ),
     Protocol(
         name="voc_c4_24k",
@@ -105,7 +110,7 @@ _ALL: Final = (
         changes={**_VOC, "architecture": "faster_rcnn_c4", "mask_head_convs": 4},  # the default: there is no such head
         data_kind="voc",
         source="facebookresearch/moco@90e244a detection/configs/pascal_voc_R_50_C4_24k.yaml, mean of 5 trials",
-        unverified="as c4_1x",
+        unverified=_C4_DIFFERS,
         trials=5,
     ),
     Protocol(
@@ -161,9 +166,10 @@ def difference(settings: Settings, name: str) -> list[tuple[str, Any, Any]]:
     return [(field, named.get(field), value) for field, value in here.items() if named.get(field) != value]
 
 
-def departures(settings: FinetuneSettings) -> list[tuple[str, Any, Any]]:
+def departures(settings: Settings) -> list[tuple[str, Any, Any]]:
     """The difference from the protocol that the settings name as their base; of one without a base, none."""
-    return difference(settings, settings.base) if settings.base else []
+    base: str | None = getattr(settings, "base", None)
+    return difference(settings, base) if base else []
 
 
 def with_named_protocols(protocols: Mapping[str, Any]) -> dict[str, Any]:

@@ -179,7 +179,8 @@ def _finetune(stage: Stage, at: Circumstances) -> Work:
     disk = (at.keep_checkpoints + 1) * checkpoint + predictions
     names = (
         "architecture", "batch", "train_sizes", "max_size", "fpn_channels", "anchor_sizes", "proposals_before_nms",
-        "proposals", "rois_per_image", "box_head", "box_head_width", "mask_head_convs", "mask_head_width", "roi_sampling_ratio", "precision",
+        "proposals", "rois_per_image", "box_head", "box_head_width", "mask_head_convs", "mask_head_width",
+        "roi_sampling_ratio", "precision",
     )  # fmt: skip
     like = {"student": student, "shapes": at.is_shapes, **{name: raw[name] for name in names}}
     return Work(settings.iterations, step, evaluation, memory, disk, like)
