@@ -1,13 +1,16 @@
 """Settings of the data: validated once, here."""
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, model_validator
 
 from pcd.settings import Settings, setting
 
-__all__ = ["CocoData", "DataSettings", "DataStageSettings", "ShapesData"]
+__all__ = [
+    "VOC_SETS", "CityscapesSet", "ClassSet", "CocoData", "CocoSet", "DataSettings", "DataStageSettings", "LabelledSet",
+    "PoolData", "ShapesData", "VocSet",
+]  # fmt: skip
 
 
 class ShapesData(Settings):
@@ -28,24 +31,90 @@ def _absolute(path: Path) -> Path:
 Folder = Annotated[Path, AfterValidator(_absolute)]
 
 
-class CocoData(Settings):
-    """Images and COCO annotations of the user's own; nothing is copied."""
+class PoolData(Settings):
+    """Images to pre-train on and no labelled ones: every protocol names one of `sets`."""
+
+    kind: Literal["pool"] = "pool"
+    pool: Folder = Field(description="as of `coco`")
+
+
+class CocoSet(Settings):
+    """Labelled images of the user's own in COCO's format, with masks or with boxes alone; nothing is copied."""
 
     kind: Literal["coco"] = "coco"
-    pool: Folder = Field(
-        description="unlabelled images: a folder, subfolders included (ImageNet's train folder); "
-        "or tar shards: their folder, or a pattern such as shards/train-*.tar"
-    )
     train_images: Folder = Field(description="folder of the labelled training images")
     train_annotations: Folder = Field(description="COCO JSON of the training images")
     val_images: Folder = Field(description="folder of the evaluation images")
     val_annotations: Folder = Field(description="COCO JSON of the evaluation images")
 
 
-DataSettings = Annotated[ShapesData | CocoData, Field(discriminator="kind")]
+class CocoData(CocoSet):
+    """The same with a pool of unlabelled images."""
+
+    pool: Folder = Field(
+        description="unlabelled images: a folder, subfolders included (ImageNet's train folder); "
+        "or tar shards: their folder, or a pattern such as shards/train-*.tar"
+    )
+
+
+DataSettings = Annotated[ShapesData | CocoData | PoolData, Field(discriminator="kind")]
+
+
+VOC_SETS: Final = tuple(
+    f"{year}_{split}" for year in (2007, 2012) for split in ("train", "val", "trainval", "test")
+)
+"""Lists of images in a VOCdevkit: VOC2007/ImageSets/Main/trainval.txt is 2007_trainval."""
+
+def _one_of_voc(name: str) -> str:
+    if name not in VOC_SETS:
+        raise ValueError(f'VOC has no list "{name}"; valid: {", ".join(VOC_SETS)}')
+    return name
+
+
+VocName = Annotated[str, AfterValidator(_one_of_voc)]
+
+
+class VocSet(Settings):
+    """Pascal VOC's boxes as the devkit unpacks them: VOCdevkit/VOC2007/{Annotations,ImageSets/Main,JPEGImages}.
+
+    Defaults are VOC 07+12, as facebookresearch/moco@7397dfe detection/configs/pascal_voc_R_50_C4_24k.yaml has it.
+    """
+
+    kind: Literal["voc"] = "voc"
+    folder: Folder = Field(description="the VOCdevkit, with VOC2007 and VOC2012 in it")
+    train: Annotated[tuple[VocName, ...], Field(min_length=1)] = setting(
+        ("2007_trainval", "2012_trainval"), "lists of training images, YEAR_LIST", "ours"
+    )
+    val: VocName = setting("2007_test", "list of evaluation images; 2007 is scored by its 11 points of recall", "ours")
+
+    @model_validator(mode="after")
+    def _splits_are_apart(self) -> "VocSet":
+        if len(set(self.train)) < len(self.train) or self.val in self.train:
+            raise ValueError(f"train and val name a list twice: {', '.join((*self.train, self.val))}")
+        return self
+
+
+class CityscapesSet(Settings):
+    """Cityscapes' fine annotations as they unpack: leftImg8bit/{train,val}/<city>, gtFine/{train,val}/<city>.
+
+    Needs the extra `cityscapes` for the official evaluation; the test images have no annotations.
+    """
+
+    kind: Literal["cityscapes"] = "cityscapes"
+    folder: Folder = Field(description="the folder with leftImg8bit and gtFine in it")
+
+
+class ClassSet(Settings):
+    """Images with one label each, as ImageNet's: train/<class>/ and val/<class>/, subfolders included."""
+
+    kind: Literal["classes"] = "classes"
+    folder: Folder = Field(description="the folder with train and val in it")
+
+
+LabelledSet = Annotated[CocoSet | VocSet | CityscapesSet | ClassSet, Field(discriminator="kind")]
 
 
 class DataStageSettings(Settings):
-    """What the data stage's spec holds."""
+    """What a data stage's spec holds: the benchmark's `data`, or one of its `sets`."""
 
-    data: DataSettings
+    data: DataSettings | LabelledSet
