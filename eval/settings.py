@@ -60,10 +60,9 @@ class CocoData(CocoSet):
 DataSettings = Annotated[ShapesData | CocoData | PoolData, Field(discriminator="kind")]
 
 
-VOC_SETS: Final = tuple(
-    f"{year}_{split}" for year in (2007, 2012) for split in ("train", "val", "trainval", "test")
-)
+VOC_SETS: Final = tuple(f"{year}_{split}" for year in (2007, 2012) for split in ("train", "val", "trainval", "test"))
 """Lists of images in a VOCdevkit: VOC2007/ImageSets/Main/trainval.txt is 2007_trainval."""
+
 
 def _one_of_voc(name: str) -> str:
     if name not in VOC_SETS:
