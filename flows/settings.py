@@ -8,7 +8,8 @@ from pydantic import AfterValidator, BaseModel, Field, JsonValue, field_validato
 
 from eval.finetune_settings import C4_STUDENTS, FinetuneSettings
 from eval.protocols import PROTOCOLS, with_named_protocols
-from eval.settings import DataSettings, ShapesData
+from eval.settings import DataSettings, LabelledSet, ShapesData
+from flows.planning.labelled_sets import check_sets
 from flows.planning.matrix import PRETRAINED_ARMS, Cell, cells_of, changed, check_overrides, nearest
 from pcd.settings import PretrainSettings, Settings, StageRuntime, setting
 from pcd.teachers.registry import TEACHERS
@@ -101,7 +102,14 @@ class Benchmark(Settings):
         None,
         description="the teacher's file on this machine, for one that is served nowhere; its content is in the key",
     )
-    data: DataSettings = Field(default=ShapesData(), description="images, annotations")
+    data: DataSettings = Field(
+        default=ShapesData(), description="what is pre-trained on, and the labelled set of protocols that name no other"
+    )
+    sets: dict[ReadableName, LabelledSet] = Field(
+        {},
+        description="further labelled sets by name, for protocols to name in `set`: kind coco, voc, cityscapes or "
+        "classes, and where it lies",
+    )
     pretrain: PretrainSettings = PretrainSettings()
     noise_ap: float = setting(
         0.3,
@@ -142,6 +150,11 @@ class Benchmark(Settings):
                 name = self.watch.protocol
                 raise ValueError(f'watch: unknown protocol "{name}"{nearest(name, self.protocols)}')
             changed(self.protocols[self.watch.protocol], {"watch": self.watch.changes}, "watch")
+        return self
+
+    @model_validator(mode="after")
+    def _sets_fit_the_protocols(self) -> "Benchmark":
+        check_sets(self.protocols, self.data, self.sets, self.overrides)
         return self
 
     @property

@@ -45,7 +45,9 @@ def write_voc(folder: Path, year: int, part: str, images: dict[str, list[VocObje
 def voc(tmp_path: Path) -> Path:
     """VOC 07+12: two and one training images, three evaluation images."""
     folder = tmp_path / "VOCdevkit"
-    write_voc(folder, 2007, "trainval", {"000005": [("chair", (1, 1, 50, 40), 0)], "000007": [("car", (5, 6, 9, 9), 1)]})
+    write_voc(
+        folder, 2007, "trainval", {"000005": [("chair", (1, 1, 50, 40), 0)], "000007": [("car", (5, 6, 9, 9), 1)]}
+    )
     write_voc(folder, 2012, "trainval", {"2008_000002": [("tvmonitor", (2.5, 3.7, 20, 30), 0)]})
     write_voc(folder, 2007, "test", {
         "000001": [("dog", (11, 11, 30, 30), 0), ("dog", (31, 1, 50, 20), 1), ("person", (1, 1, 20, 40), 0)],

@@ -1,6 +1,8 @@
 """Cityscapes' AP: of perfect masks, and what the official scripts say when they are run as they come."""
 
+import importlib
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,8 +86,7 @@ def test_a_mask_on_a_group_of_cars_is_not_wrong(figures: Figures, val: dict[str,
 def test_the_figures_are_those_of_the_official_scripts_run_as_they_come(
     figures: Figures, val: dict[str, Any], cityscapes: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from cityscapesscripts.evaluation import evalInstanceLevelSemanticLabeling as official
-
+    official = importlib.import_module("cityscapesscripts.evaluation.evalInstanceLevelSemanticLabeling")
     found, theirs = displaced(val), tmp_path / "theirs"
     theirs.mkdir()
     listings, truths = [], []
@@ -103,8 +104,7 @@ def test_the_figures_are_those_of_the_official_scripts_run_as_they_come(
     for name, value in (("predictionPath", str(theirs)), ("gtInstancesFile", str(tmp_path / "gt.json"))):
         monkeypatch.setattr(official.args, name, value)
     monkeypatch.setattr(official.args, "JSONOutput", False)
-    with pytest.warns(RuntimeWarning):  # classes without objects
-        expected = official.evaluateImgLists(listings, truths, official.args)["averages"]
+    expected = official.evaluateImgLists(listings, truths, official.args)["averages"]
 
     got = figures(found)
     assert 5 < expected["allAp"] * 100 < 95
@@ -114,8 +114,6 @@ def test_the_figures_are_those_of_the_official_scripts_run_as_they_come(
 
 
 def test_scripts_that_are_not_installed_are_named(figures: Figures, monkeypatch: pytest.MonkeyPatch) -> None:
-    import sys
-
     monkeypatch.setitem(sys.modules, "cityscapesscripts.evaluation", None)
     with pytest.raises(PCDError, match=r"pip install 'pcd-benchmark\[cityscapes\]'"):
         figures([])
