@@ -75,16 +75,15 @@ def _annotations(folder: Path, split: str) -> Path | None:
     """The one JSON file of objects whose name, or whose folder's, has the split's word."""
     files = list(_json_files(folder, _LOOKED_THROUGH))
     for word in _WORDS[split]:
-        for part in (lambda path: path.stem, lambda path: path.parent.name):
-            # COCO's keypoints and captions lie beside its objects.
-            found = [
-                p for p in files if _has_word(part(p), word) and not re.match(r"captions|person_keypoints", p.stem)
-            ]
-            if len(found) > 1:
-                names = " and ".join(str(path.relative_to(folder)) for path in found[:2])
-                raise PCDError(f"{folder}: {names} may both be the annotations of {split}; name them by --set sets.…")
-            if found:
-                return found[0]
+        named = [path for path in files if _has_word(path.stem, word)]
+        found = named or [p for p in files if p.parent != folder and _has_word(p.parent.name, word)]
+        objects = [path for path in found if path.stem.startswith("instances")]  # COCO's captions lie beside them
+        found = objects or found
+        if len(found) > 1:
+            names = " and ".join(str(path.relative_to(folder)) for path in found[:2])
+            raise PCDError(f"{folder}: {names} may both be the annotations of {split}; keep one there, or write `sets`")
+        if found:
+            return found[0]
     return None
 
 

@@ -99,7 +99,7 @@ def test_the_figures_are_those_of_the_official_scripts_run_as_they_come(
         (theirs / f"{stem}_pred.txt").write_text("".join(lines))
         listings.append(str(theirs / f"{stem}_pred.txt"))
         truths.append(str(cityscapes / image["truth"]))
-    monkeypatch.chdir(tmp_path)  # they write there
+    monkeypatch.setattr(official, "writeDict2JSON", lambda *_: None)  # ends in a TypeError of numpy 2.4's integers
     monkeypatch.setattr(np, "in1d", np.isin, raising=False)
     for name, value in (("predictionPath", str(theirs)), ("gtInstancesFile", str(tmp_path / "gt.json"))):
         monkeypatch.setattr(official.args, name, value)

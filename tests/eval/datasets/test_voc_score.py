@@ -1,5 +1,6 @@
 """VOC's AP: hand-made cases, and figure by figure what Detectron2's evaluator says of the same files."""
 
+import importlib
 import json
 from pathlib import Path
 from typing import Any
@@ -101,12 +102,11 @@ def detections(folder: Path, year: int) -> tuple[dict[str, Any], list[dict[str, 
 
 @pytest.mark.parametrize("year", [2007, 2012])
 def test_the_figures_are_those_of_detectron2(crowded: Path, tmp_path: Path, year: int) -> None:
+    importlib.import_module("eval.detectron")  # mends what Detectron2 misses in Pillow
     import torch
     from detectron2.data import MetadataCatalog
     from detectron2.evaluation import PascalVOCDetectionEvaluator
     from detectron2.structures import Boxes, Instances
-
-    import eval.detectron  # noqa: F401  (mends what Detectron2 misses in Pillow)
 
     coco, found = detections(crowded, year)
     (tmp_path / "val.json").write_text(json.dumps(coco))
