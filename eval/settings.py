@@ -1,14 +1,14 @@
 """Settings of the data: validated once, here."""
 
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
 from pcd.settings import Settings, setting
 
 __all__ = [
-    "VOC_SETS", "CityscapesSet", "ClassSet", "CocoData", "CocoSet", "DataSettings", "DataStageSettings", "LabelledSet",
+    "CityscapesSet", "ClassSet", "CocoData", "CocoSet", "DataSettings", "DataStageSettings", "LabelledSet",
     "PoolData", "ShapesData", "VocSet",
 ]  # fmt: skip
 
@@ -60,17 +60,10 @@ class CocoData(CocoSet):
 DataSettings = Annotated[ShapesData | CocoData | PoolData, Field(discriminator="kind")]
 
 
-VOC_SETS: Final = tuple(f"{year}_{split}" for year in (2007, 2012) for split in ("train", "val", "trainval", "test"))
-"""Lists of images in a VOCdevkit: VOC2007/ImageSets/Main/trainval.txt is 2007_trainval."""
-
-
-def _one_of_voc(name: str) -> str:
-    if name not in VOC_SETS:
-        raise ValueError(f'VOC has no list "{name}"; valid: {", ".join(VOC_SETS)}')
-    return name
-
-
-VocName = Annotated[str, AfterValidator(_one_of_voc)]
+VocList = Literal[
+    "2007_train", "2007_val", "2007_trainval", "2007_test", "2012_train", "2012_val", "2012_trainval", "2012_test"
+]
+"""A list of images in a VOCdevkit: VOC2007/ImageSets/Main/trainval.txt is 2007_trainval."""
 
 
 class VocSet(Settings):
@@ -81,13 +74,15 @@ class VocSet(Settings):
 
     kind: Literal["voc"] = "voc"
     folder: Folder = Field(description="the VOCdevkit, with VOC2007 and VOC2012 in it")
-    train: Annotated[tuple[VocName, ...], Field(min_length=1)] = setting(
+    train: tuple[VocList, ...] = setting(
         ("2007_trainval", "2012_trainval"), "lists of training images, YEAR_LIST", "ours"
     )
-    val: VocName = setting("2007_test", "list of evaluation images; 2007 is scored by its 11 points of recall", "ours")
+    val: VocList = setting("2007_test", "list of evaluation images; 2007 is scored by its 11 points of recall", "ours")
 
     @model_validator(mode="after")
     def _splits_are_apart(self) -> "VocSet":
+        if not self.train:
+            raise ValueError("train names no list of images")
         if len(set(self.train)) < len(self.train) or self.val in self.train:
             raise ValueError(f"train and val name a list twice: {', '.join((*self.train, self.val))}")
         return self

@@ -207,6 +207,8 @@ def _annotations_hash(path: Path) -> str:
 
 
 def _images_hash(folder: Path) -> str:
+    if not folder.is_dir():
+        raise PCDError(f"image folder {folder} does not exist; set data.*, or the set's own places, to where it lies")
     return _listing(folder, scan_images).fingerprint()
 
 

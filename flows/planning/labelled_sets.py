@@ -9,7 +9,7 @@ from eval.datasets.layouts import places_of
 from eval.settings import ClassSet, CocoData, CocoSet, DataSettings, LabelledSet, PoolData, ShapesData
 from flows.planning.matrix import nearest
 
-__all__ = ["check_sets", "places", "set_of", "without_places"]
+__all__ = ["check_sets", "data_stage", "places", "set_of", "without_places"]
 
 _PROBES: Final = ("linear", "knn", "low_shot")
 
@@ -18,6 +18,11 @@ def set_of(protocol: BaseModel | Mapping[str, Any]) -> str | None:
     """The name in `sets` that a protocol's settings bear; None: the benchmark's `data`."""
     name = protocol.get("set") if isinstance(protocol, Mapping) else getattr(protocol, "set", None)
     return None if name is None else str(name)
+
+
+def data_stage(name: str | None) -> str:
+    """The id of the stage that leaves the labelled set of this name; None: the benchmark's `data`."""
+    return f"data:{name}" if name else "data"
 
 
 def check_sets(

@@ -7,7 +7,7 @@ from typing import Any, Final, Literal
 
 from flows.planning.input_files import InputFiles, data_files, teacher_files
 from flows.planning.keys import key_of, key_parts
-from flows.planning.labelled_sets import places, set_of, without_places
+from flows.planning.labelled_sets import data_stage, places, set_of, without_places
 from flows.planning.matrix import changed
 from flows.planning.table_notes import table_notes
 from flows.settings import Benchmark, Watch
@@ -123,7 +123,7 @@ def make_plan(benchmark: Benchmark) -> Plan:
     def add_data(name: str | None) -> str:
         """The benchmark's `data`, or the one of its `sets` with this name."""
         settings = benchmark.sets[name] if name else benchmark.data
-        stage_id = f"data:{name}" if name else "data"
+        stage_id = data_stage(name)
         if stage_id not in stages:
             add(
                 "data", {"data": settings.model_dump(mode="json")}, suffix=name or "", keyed=without_places(settings),
@@ -191,8 +191,10 @@ def make_plan(benchmark: Benchmark) -> Plan:
             record = {"cell": cell.id, "arm": cell.arm, "protocol": cell.protocol, "seed": cell.seed}
             cells.append(record | {"pretrain": cell.pretrain, "set": labelled})
 
-    inputs = {stage.id: stage.id for stage in stages.values() if stage.kind in ("data", "finetune", "pretrain")}
-    set_places = {name: (places(one) or {})["data_places"] for name, one in benchmark.sets.items()}
+    inputs = {stage.id: stage.id for stage in stages.values() if stage.kind in ("finetune", "pretrain")}
+    labelled_sets = dict.fromkeys(cell["set"] for cell in cells)
+    inputs |= {stage: stage for stage in map(data_stage, labelled_sets)}
+    set_places = {name: (places_in(name) or {})["data_places"] for name in labelled_sets if name}
     aggregate = {
         "benchmark": benchmark.name,
         "baseline": benchmark.baseline,
@@ -231,7 +233,7 @@ def partial_aggregate(plan: Plan, holes: Mapping[str, str]) -> Stage | None:
     if not (kept and lost):
         return whole if kept else None
     wanted = [f"finetune:{cell['cell']}" for cell in kept]
-    wanted += dict.fromkeys(f"data:{cell['set']}" if cell["set"] else "data" for cell in kept)
+    wanted += dict.fromkeys(data_stage(cell["set"]) for cell in kept)
     wanted += dict.fromkeys(f"pretrain:{cell['pretrain']}" for cell in kept if cell["pretrain"])
     inputs = {name: of for name, of in whole.inputs.items() if name in set(wanted)}
     settings = whole.settings | {"cells": kept, "holes": lost}

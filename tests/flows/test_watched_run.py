@@ -18,9 +18,7 @@ def test_ap_against_epoch_stands_in_mlflow_and_the_table_is_there(pcd: Pcd, pcd_
     assert done.returncode == 0, done.stderr + done.stdout
     client = MlflowClient(f"sqlite:///{pcd_home / 'mlflow.db'}")
     (experiment,) = client.search_experiments(filter_string="name = 'pcd-benchmarks'")
-    (run,) = client.search_runs(
-        [experiment.experiment_id], filter_string="attributes.run_name = 'watch:pcd.seed0'"
-    )
+    (run,) = client.search_runs([experiment.experiment_id], filter_string="attributes.run_name = 'watch:pcd.seed0'")
     history = sorted(client.get_metric_history(run.info.run_id, "bbox/AP"), key=lambda metric: metric.step)
     (folder,) = (pcd_home / "store" / "watch").glob("[0-9a-f]*")
     curve = json.loads((folder / "result.json").read_text())["curve"]
