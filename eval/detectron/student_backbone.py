@@ -59,7 +59,7 @@ def _shapes(student: backbones.Backbone) -> dict[str, Any]:
 def build_student_fpn_backbone(cfg: Any, input_shape: Any) -> nn.Module:
     """`cfg.MODEL.STUDENT.NAME` under an FPN; BatchNorm spans the GPUs where cfg.MODEL.STUDENT.NORM says SyncBN."""
     student = build_student(cfg.MODEL.STUDENT.NAME)
-    trunk = StudentBackbone(cfg.MODEL.STUDENT.NAME, student)
+    trunk: nn.Module = StudentBackbone(cfg.MODEL.STUDENT.NAME, student)
     if cfg.MODEL.STUDENT.NORM == "SyncBN":
         trunk = synchronise_norms(trunk, torch.device("cuda"))
     pyramid: nn.Module = FPN(
