@@ -1,11 +1,15 @@
 """A benchmark: what is compared with what, and on which machine. One frozen model, which Prefect shows as a form."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, Field, JsonValue, model_validator
+from pydantic import AfterValidator, BaseModel, Field, JsonValue, field_validator, model_validator
 
-from eval.settings import DETECTOR_STUDENTS, DataSettings, FinetuneSettings, ShapesData
+from eval.finetune_settings import C4_STUDENTS, FinetuneSettings
+from eval.protocols import PROTOCOLS, with_named_protocols
+from eval.settings import DataSettings, LabelledSet, ShapesData
+from flows.planning.labelled_sets import check_sets
 from flows.planning.matrix import PRETRAINED_ARMS, Cell, cells_of, changed, check_overrides, nearest
 from pcd.settings import PretrainSettings, Settings, StageRuntime, setting
 from pcd.teachers.registry import TEACHERS
@@ -70,7 +74,9 @@ class Benchmark(Settings):
     arms: tuple[ArmName, ...] = Field(("pcd", "random"), min_length=1, description="how the backbones came to be")
     baseline: ArmName = Field("random", description="the arm that differences refer to")
     protocols: dict[ReadableName, FinetuneSettings] = Field(
-        {"fpn_1x": FinetuneSettings()}, description="name to fine-tuning settings; none ({}): pre-train alone"
+        with_named_protocols({"fpn_1x": {}}),
+        description=f"name to fine-tuning settings; {', '.join(PROTOCOLS)} are the field's, and may be the `base` of "
+        "others; none ({}): pre-train alone",
     )
     seeds: tuple[Seed, ...] = Field(
         (0,), min_length=1, description="each arm is pre-trained and fine-tuned once per seed"
@@ -96,7 +102,14 @@ class Benchmark(Settings):
         None,
         description="the teacher's file on this machine, for one that is served nowhere; its content is in the key",
     )
-    data: DataSettings = Field(default=ShapesData(), description="images, annotations")
+    data: DataSettings = Field(
+        default=ShapesData(), description="what is pre-trained on, and the labelled set of protocols that name no other"
+    )
+    sets: dict[ReadableName, LabelledSet] = Field(
+        {},
+        description="further labelled sets by name, for protocols to name in `set`: kind coco, voc, cityscapes or "
+        "classes, and where it lies",
+    )
     pretrain: PretrainSettings = PretrainSettings()
     noise_ap: float = setting(
         0.3,
@@ -107,6 +120,11 @@ class Benchmark(Settings):
         ge=0,
     )
     runtime: Runtime = Runtime()
+
+    @field_validator("protocols", mode="before")
+    @classmethod
+    def _take_the_named_protocols(cls, raw: Any) -> Any:
+        return with_named_protocols(raw) if isinstance(raw, Mapping) else raw
 
     @model_validator(mode="after")
     def _no_doubles_and_a_known_teacher(self) -> "Benchmark":
@@ -134,6 +152,11 @@ class Benchmark(Settings):
             changed(self.protocols[self.watch.protocol], {"watch": self.watch.changes}, "watch")
         return self
 
+    @model_validator(mode="after")
+    def _sets_fit_the_protocols(self) -> "Benchmark":
+        check_sets(self.protocols, self.data, self.sets, self.overrides)
+        return self
+
     @property
     def cells(self) -> tuple[Cell, ...]:
         """In the order in which they are run and shown."""
@@ -151,10 +174,11 @@ class Benchmark(Settings):
         return settings
 
     @model_validator(mode="after")
-    def _student_fits_a_detector(self) -> "Benchmark":
-        if self.protocols and self.pretrain.student not in DETECTOR_STUDENTS:
-            raise ValueError(
-                f'pretrain.student "{self.pretrain.student}" can be pre-trained, but not fine-tuned as a detector yet; '
-                f"choose one of {', '.join(DETECTOR_STUDENTS)}, or pre-train alone: protocols={{}}"
-            )
+    def _student_fits_the_detectors(self) -> "Benchmark":
+        for name, settings in self.protocols.items():
+            if not settings.has_pyramid and self.pretrain.student not in C4_STUDENTS:
+                raise ValueError(
+                    f'protocols.{name}: {settings.architecture} cannot stand on "{self.pretrain.student}"; choose a '
+                    f"student of {', '.join(C4_STUDENTS)}, or a protocol with an FPN"
+                )
         return self

@@ -61,8 +61,11 @@ def _hash_of(path: Path) -> str:
 
 @functools.cache
 def _data_modules() -> frozenset[str]:
-    """The teachers' entries: what is computed with of one stands in its stage's settings, so their text may change."""
-    return frozenset(_import_graph().find_descendants("pcd.teachers.published"))
+    """The teachers' entries and the named protocols: what is computed with of one stands whole in its stage's settings.
+
+    So their text may change, and others may join them.
+    """
+    return frozenset({*_import_graph().find_descendants("pcd.teachers.published"), "eval.protocols"})
 
 
 @functools.cache
