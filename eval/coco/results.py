@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from pcd.errors import PCDError
 
-__all__ = ["TASKS", "read_coco", "read_results"]
+__all__ = ["TASKS", "check_results", "read_coco", "read_results"]
 
 TASKS: Final = ("bbox", "segm")
 """COCO's names of boxes and masks, as figures are named by them."""
@@ -33,8 +33,7 @@ def read_results(predictions: Path, coco: dict[str, Any], tasks: Sequence[str] =
     """The records of a predictions.json, in the file's order.
 
     Raises:
-        PCDError: the file is no list of result records, or a record has an image or category that `coco` does not
-            list, no shape for a task, or a score or box that is no number.
+        PCDError: the file is no list of records, or check_results finds fault with it.
     """
     try:
         found = json.loads(predictions.read_text())
@@ -42,13 +41,23 @@ def read_results(predictions: Path, coco: dict[str, Any], tasks: Sequence[str] =
         raise PCDError(f"{predictions} cannot be read as JSON ({error}); evaluate the detector again") from None
     if not isinstance(found, list):
         raise PCDError(f"{predictions} is no list of COCO result records; evaluate the detector again")
-    fault = _fault(found, coco, tasks)
-    if fault:
-        raise PCDError(f"{predictions}: {fault}")
+    check_results(found, coco, tasks, predictions)
     return found
 
 
-def _fault(found: list[Any], coco: dict[str, Any], tasks: Sequence[str]) -> str | None:
+def check_results(found: Sequence[Any], coco: dict[str, Any], tasks: Sequence[str], place: Path) -> None:
+    """Refuse what cannot be evaluated; `place` is where the records lie.
+
+    Raises:
+        PCDError: a record has an image or category that `coco` does not list, no shape for a task, or a score or box
+            that is no number.
+    """
+    fault = _fault(found, coco, tasks)
+    if fault:
+        raise PCDError(f"{place}: {fault}")
+
+
+def _fault(found: Sequence[Any], coco: dict[str, Any], tasks: Sequence[str]) -> str | None:
     wanted = ("image_id", "category_id", "score", *(_SHAPE[task] for task in tasks))
     for i, record in enumerate(found):
         missing = [name for name in wanted if not isinstance(record, dict) or name not in record]
