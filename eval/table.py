@@ -1,7 +1,7 @@
 """The AP table: one row per cell, one per arm, and the same in CSV, JSON, Markdown and HTML."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -153,14 +153,14 @@ def _number(value: float) -> str:
 
 def write_tables(
     folder: Path, title: str, cells: pd.DataFrame, arms: pd.DataFrame, baseline: str, notes: Sequence[str],
-    holes: Sequence[Hole] = (),
+    holes: Sequence[Hole] = (), further: Mapping[str, pd.DataFrame] | None = None,
 ) -> None:  # fmt: skip
     """Write cells.csv, arms.csv, ap_table.json, ap_table.md, ap_table.html, and ap_summary.md with the APs alone.
 
-    `notes` stand under the tables of ap_table.*, those of the `holes` before them; cells.csv has the cells that there
+    `further` tables of text stand behind those of arms and cells, each under its title. `notes` stand under the tables of ap_table.*, those of the `holes` before them; cells.csv has the cells that there
     are.
     """
-    notes = [*hole_notes(len(cells), holes), *notes]
+    notes, further = [*hole_notes(len(cells), holes), *notes], further or {}
     cells.to_csv(folder / "cells.csv", index=False, float_format="%.4f")
     arms.to_csv(folder / "arms.csv", index=False, float_format="%.4f")
     record: dict[str, Any] = {
@@ -173,13 +173,16 @@ def write_tables(
     }
     shown_arms, shown_cells = printed_arms(arms, baseline), printed_cells(cells, holes)
     record["printed"] = shown_arms.to_dict(orient="records")  # for who shows the table without pandas
+    record["further"] = {title: table.to_dict(orient="records") for title, table in further.items()}
     write_text(folder / "ap_table.json", json.dumps(record, indent=2) + "\n")
     write_text(folder / "ap_summary.md", _markdown(_summary(shown_arms)) + "\n")
-    parts = [f"# {title}", "", _markdown(shown_arms), "", "## Cells", "", _markdown(shown_cells)]
+    parts = [f"# {title}", "", _markdown(shown_arms)]
+    for heading, table in {"Cells": shown_cells, **further}.items():
+        parts += ["", f"## {heading}", "", _markdown(table)]
     write_text(folder / "ap_table.md", "\n".join([*parts, "", *(f"- {note}" for note in notes)]) + "\n")
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True)
     html = environment.get_template("ap_table.html.j2").render(
-        title=title, tables=(("By arm", shown_arms), ("By cell", shown_cells)), notes=notes
+        title=title, tables=(("By arm", shown_arms), ("By cell", shown_cells), *further.items()), notes=notes
     )
     write_text(folder / "ap_table.html", html)
 

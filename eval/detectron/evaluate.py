@@ -27,7 +27,7 @@ def evaluate_detector(cfg: Any, detector: Any, val_name: str, spec: Spec) -> dic
         Stopped: asked to stop; the training's last checkpoint is there, and the evaluation begins anew.
         PCDError: the detections are no numbers.
     """
-    out, threads = spec.out, spec.runtime["threads"]
+    out, threads = spec.out, spec.runtime["threads"] or 1
     loader = _Watched(evaluation_loader(cfg, val_name, spec.runtime["workers"]), spec)
     found = inference_on_dataset(detector, loader, _Records(val_name))["records"]
     predictions = out / "predictions.json"
