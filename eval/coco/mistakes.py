@@ -78,10 +78,11 @@ def count_mistakes(images: Sequence[tuple[ImageOverlaps, ImageMatches]]) -> Mist
 
     ap50 = _ap(whole, categories)
     kinds: list[Kind] = list(KINDS)
-    counts = {kind: int((whole.kind == i).sum()) for i, kind in enumerate(kinds)} | {"missed": int(unfound.sum())}
-    mended = {kind: _ap(_mended(whole, i, categories), categories) for i, kind in enumerate(kinds) if kind != "missed"}
+    counts = {kind: int((whole.kind == i).sum()) for i, kind in enumerate(kinds)}
+    counts["missed"] = int(unfound.sum())
+    mended = {kind: _ap(_mended(whole, i, categories), categories) for i, kind in enumerate(kinds)}
     mended["missed"] = _ap(whole, categories[~unfound])
-    return Mistakes(ap50, counts, {kind: max(mended[kind] - ap50, 0.0) for kind in kinds})  # type: ignore[arg-type]
+    return Mistakes(ap50, counts, {kind: max(mended[kind] - ap50, 0.0) for kind in kinds})
 
 
 def _sort_image(image: ImageOverlaps, matched: ImageMatches, first: int) -> tuple[_Found, NDArray[np.int64]]:

@@ -79,7 +79,8 @@ def _best_of_each_category(detections: list[dict[str, Any]]) -> list[dict[str, A
     ordered = sorted(detections, key=lambda d: -d["score"])
     if len(ordered) <= MAX_DETECTIONS:
         return ordered
-    kept, counts = [], defaultdict(int)
+    kept: list[dict[str, Any]] = []
+    counts: dict[int, int] = defaultdict(int)
     for detection in ordered:
         counts[detection["category_id"]] += 1
         if counts[detection["category_id"]] <= MAX_DETECTIONS:
