@@ -10,9 +10,8 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.coco.bootstrap import RECALLS
 from eval.coco.matches import ImageMatches
-from eval.coco.overlaps import IOU_THRESHOLDS, ImageOverlaps
+from eval.coco.overlaps import IOU_THRESHOLDS, RECALLS, ImageOverlaps
 
 __all__ = ["KINDS", "Kind", "Mistakes", "count_mistakes"]
 
