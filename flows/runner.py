@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 from flows.journal import Journal
 from flows.orchestration.slots import prefect_slots
@@ -196,10 +196,6 @@ class Runner:
         return ids.index(stage.id) + 1 if stage.id in ids else len(ids), len(ids)
 
 
-_APS: Final = {"bbox/AP": "box AP", "segm/AP": "mask AP"}
-"""Not every protocol gives both."""
-
-
 def _summary(stage: Stage, result: dict[str, Any]) -> str:
     match stage.kind:
         case "teacher":
@@ -214,10 +210,10 @@ def _summary(stage: Stage, result: dict[str, Any]) -> str:
         case "watch":
             return f": {len(result['curve'])} snapshots evaluated"
         case "finetune":
-            aps = [f"{label} {_or_dash(result['metrics'][m])}" for m, label in _APS.items() if m in result["metrics"]]
+            box, mask = (result["metrics"].get(name) for name in ("bbox/AP", "segm/AP"))
             matched, difference = result["matched_tensors"], result["feature_difference"]
             proof = f"{matched} backbone tensors matched, features equal to {difference:.0e}"
-            return f": {', '.join(aps)} ({proof})"
+            return f": box AP {_or_dash(box)}, mask AP {_or_dash(mask)} ({proof})"
         case _:
             return ""
 
