@@ -9,8 +9,10 @@ from eval.finetune_settings import C4_STUDENTS, FinetuneSettings
 __all__ = ["check_detectors"]
 
 
-def check_detectors(protocols: Mapping[str, BaseModel], student: str, kinds: Mapping[str | None, str]) -> None:
-    """Raises ValueError on a detector that its student, or its set, does not fit.
+def check_detectors(
+    protocols: Mapping[str, BaseModel], student: str, kinds: Mapping[str | None, str], processes: int
+) -> None:
+    """Raises ValueError on a detector that its student, its set or the number of processes does not fit.
 
     Args:
         kinds: name of each labelled set to its kind (coco, voc, …); under None that of the benchmark's `data`.
@@ -22,6 +24,12 @@ def check_detectors(protocols: Mapping[str, BaseModel], student: str, kinds: Map
             raise ValueError(
                 f'protocols.{name}: {settings.architecture} cannot stand on "{student}"; choose a student of '
                 f"{', '.join(C4_STUDENTS)}, or a protocol with an FPN"
+            )
+        if settings.batch % processes:
+            raise ValueError(
+                f"protocols.{name}: a batch of {settings.batch} does not divide among {processes} processes; choose "
+                f"another number in runtime.processes, or scale the protocol to it: protocols.{name}.world_size="
+                f"{processes}"
             )
         kind = kinds.get(settings.set)
         if settings.score_by not in ("coco", kind):
