@@ -178,5 +178,5 @@ class Benchmark(Settings):
     def _detectors_fit_student_and_sets(self) -> "Benchmark":
         kinds: dict[str | None, str] = {name: labelled.kind for name, labelled in self.sets.items()}
         processes = self.runtime.processes * self.runtime.nodes
-        check_detectors(self.protocols, self.pretrain.student, kinds | {None: self.data.kind}, processes)
+        check_detectors(self.protocols, [self.pretrain.student], kinds | {None: self.data.kind}, processes)
         return self

@@ -9,7 +9,7 @@ KINDS = {None: "shapes", "voc": "voc", "cityscapes": "cityscapes", "mine": "coco
 
 
 def test_every_named_protocol_stands_on_a_resnet_and_its_kind_of_set() -> None:
-    check_detectors({name: resolve(name) for name in PROTOCOLS}, "resnet18", KINDS, processes=8)
+    check_detectors({name: resolve(name) for name in PROTOCOLS}, ["resnet18", "resnet34"], KINDS, processes=8)
 
 
 @pytest.mark.parametrize(
@@ -26,9 +26,9 @@ def test_what_does_not_fit_is_refused_in_one_line(
     name: str, changes: dict[str, object], student: str, processes: int, told: str
 ) -> None:
     with pytest.raises(ValueError, match=told) as caught:
-        check_detectors({name: resolve(name, changes)}, student, KINDS, processes)
+        check_detectors({name: resolve(name, changes)}, [student], KINDS, processes)
     assert "\n" not in str(caught.value)
 
 
 def test_a_pyramid_stands_on_every_student() -> None:
-    check_detectors({"fpn_1x": resolve("fpn_1x")}, "mobilenet_v3_large", KINDS, processes=1)
+    check_detectors({"fpn_1x": resolve("fpn_1x")}, ["mobilenet_v3_large", "timm:convnext_atto"], KINDS, processes=1)
