@@ -61,7 +61,8 @@ def finetune(spec: Spec) -> dict[str, Any]:
         count_statistics_anew(cfg, detector, settings, train_name, seed, spec)
         metrics: dict[str, float | None] = {}
         if spec.is_first_rank:
-            metrics = evaluate_detector(cfg, detector, register_split(data.val), spec)
+            val_name = register_split(data.val)
+            metrics = evaluate_detector(cfg, detector, val_name, spec, settings.score_by, data.folder)
     return {
         "metrics": metrics,
         "protocol": {"name": settings.base, "difference": departures(settings)},

@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, Field, JsonValue, field_validator, model_validator
 
-from eval.finetune_settings import C4_STUDENTS, FinetuneSettings
+from eval.finetune_settings import FinetuneSettings
 from eval.protocols import PROTOCOLS, with_named_protocols
 from eval.settings import DataSettings, LabelledSet, ShapesData
+from flows.planning.detectors import check_detectors
 from flows.planning.labelled_sets import check_sets
 from flows.planning.matrix import PRETRAINED_ARMS, Cell, cells_of, changed, check_overrides, nearest
 from pcd.settings import PretrainSettings, Settings, StageRuntime, setting
@@ -174,11 +175,8 @@ class Benchmark(Settings):
         return settings
 
     @model_validator(mode="after")
-    def _student_fits_the_detectors(self) -> "Benchmark":
-        for name, settings in self.protocols.items():
-            if not settings.has_pyramid and self.pretrain.student not in C4_STUDENTS:
-                raise ValueError(
-                    f'protocols.{name}: {settings.architecture} cannot stand on "{self.pretrain.student}"; choose a '
-                    f"student of {', '.join(C4_STUDENTS)}, or a protocol with an FPN"
-                )
+    def _detectors_fit_student_and_sets(self) -> "Benchmark":
+        kinds: dict[str | None, str] = {name: labelled.kind for name, labelled in self.sets.items()}
+        processes = self.runtime.processes * self.runtime.nodes
+        check_detectors(self.protocols, [self.pretrain.student], kinds | {None: self.data.kind}, processes)
         return self

@@ -81,8 +81,14 @@ def _told(
 def check_annotations(settings: FinetuneSettings, data: DataSet) -> list[str]:
     """Files of the training images with an object, as training leaves the others out.
 
-    Raises PCDError if there is none, or the architecture needs masks and an object has none.
+    Raises PCDError if there is none, the architecture needs masks and an object has none, or the evaluation needs a set
+    of another kind.
     """
+    if data.score is None or settings.score_by not in ("coco", data.score):
+        kind = data.score or "classes of images"
+        raise PCDError(
+            f"the set {data.name} is of kind {kind}, which score_by {settings.score_by} cannot judge; name another set"
+        )
     coco = json.loads(data.train.annotations.read_text())
     objects = [a for a in coco["annotations"] if not a.get("iscrowd", 0)]
     if not objects:

@@ -12,16 +12,25 @@ from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 
 from eval.coco.report import report
 from eval.coco.results import TASKS, check_results, read_coco
+from eval.datasets import cityscapes_score, voc_score
 from eval.detectron.data import evaluation_loader
+from eval.finetune_settings import ScoreBy
 from pcd.stage import Spec, Stopped, write_text
 
 __all__ = ["evaluate_detector"]
 
 
-def evaluate_detector(cfg: Any, detector: Any, val_name: str, spec: Spec) -> dict[str, float | None]:
+def evaluate_detector(
+    cfg: Any, detector: Any, val_name: str, spec: Spec, score_by: ScoreBy = "coco", set_folder: Path | None = None
+) -> dict[str, float | None]:
     """`bbox/AP`, `segm/AP50`, `bbox/AR100`, `bbox/AP-disk`, … in per cent; None where the split has no such object.
 
-    Leaves the detections as predictions.json (COCO result records) in `spec.out`, and what eval.coco.report leaves.
+    Leaves the detections as predictions.json (COCO result records) in `spec.out`, and by COCO's rules what
+    eval.coco.report leaves.
+
+    Args:
+        score_by: whose rules the figures go by; VOC's are of boxes, Cityscapes' of masks.
+        set_folder: where VOC or Cityscapes lies, for its official evaluation.
 
     Raises:
         Stopped: asked to stop; the training's last checkpoint is there, and the evaluation begins anew.
@@ -34,9 +43,14 @@ def evaluate_detector(cfg: Any, detector: Any, val_name: str, spec: Spec) -> dic
     write_text(predictions, json.dumps(found))
     if not found:
         print(f"warning: the detector found nothing on {len(loader)} images; every AP is 0", flush=True)
-    coco = read_coco(Path(MetadataCatalog.get(val_name).json_file))
+    annotations = Path(MetadataCatalog.get(val_name).json_file)
+    coco = read_coco(annotations)
     tasks = TASKS if cfg.MODEL.MASK_ON else TASKS[:1]
     check_results(found, coco, tasks, predictions)
+    if score_by == "voc":
+        return voc_score.score(predictions, annotations, set_folder)
+    if score_by == "cityscapes":
+        return cityscapes_score.score(predictions, annotations, set_folder)
     return report(coco, found, tasks, out, threads)
 
 
