@@ -63,19 +63,32 @@ class Student(nn.Module):
     """
 
     def __init__(
-        self, backbone: Backbone, projector: tuple[int, ...], predictor: tuple[int, ...], attention_heads: int | None
+        self,
+        backbone: Backbone,
+        projector: tuple[int, ...],
+        predictor: tuple[int, ...],
+        attention_heads: int | None,
+        *,
+        pooled: bool = False,
     ) -> None:
         """Widths of the two MLPs are the teacher's to say: `TeacherEntry.projector_widths` and `.predictor_widths`.
 
-        `attention_heads`: None leaves the plug-in out. Raises ValueError if they do not split the channels.
-        """
+        Args:
+            projector, predictor: empty ones leave the MLP out.
+            attention_heads: None leaves the plug-in out. Raises ValueError if they do not split the channels.
+            pooled: the map is averaged over its pixels in front of the MLPs, which then see one vector of each image.
+        """  # fmt: skip
         super().__init__()
         self.backbone = backbone
         self.attention = PixelAttention(backbone.channels, attention_heads) if attention_heads else nn.Identity()
         self.projector = build_pixel_mlp(projector)
         self.predictor = build_pixel_mlp(predictor)
+        self.pooled = pooled
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, out, H/32, W/32), not normalised."""
-        maps: Tensor = self.predictor(self.projector(self.attention(self.backbone(images))))
-        return maps
+        """(B, 3, H, W) -> (B, out, H/32, W/32), or (B, out, 1, 1) if pooled; not normalised."""
+        maps: Tensor = self.attention(self.backbone(images))
+        if self.pooled:
+            maps = maps.mean(dim=(2, 3), keepdim=True)
+        out: Tensor = self.predictor(self.projector(maps))
+        return out
