@@ -1,7 +1,6 @@
 """A copy of the student that follows it slowly (MoCo, arXiv 1911.05722, equation 2)."""
 
 import copy
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -28,5 +27,6 @@ class MomentumCopy(nn.Module):
     @torch.no_grad()
     def follow(self, student: Student) -> None:
         """parameter = momentum * parameter + (1 - momentum) * the student's."""
-        slow: Sequence[Tensor] = list(self.network.parameters())
-        torch._foreach_lerp_(slow, list(student.parameters()), 1 - self.momentum)
+        slow: list[Tensor] = list(self.network.parameters())
+        fast: list[Tensor] = list(student.parameters())
+        torch._foreach_lerp_(slow, fast, 1 - self.momentum)

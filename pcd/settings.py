@@ -14,9 +14,10 @@ from pydantic_core import PydanticUndefined
 
 from pcd.arms import ARMS, options_of
 from pcd.errors import PCDError, unknown_name
+from pcd.layouts import ResNetLayout
 
 __all__ = [
-    "STUDENT_NAMES", "TIMM_PREFIX",
+    "RESNET_PREFIX", "STUDENT_NAMES", "TIMM_PREFIX",
     "LossSettings", "Mark", "OptimizerSettings", "Precision", "PretrainSettings", "Settings", "StageRuntime",
     "ViewSettings", "check_student_name", "flat_settings", "of_arm", "setting", "with_changes",
 ]  # fmt: skip
@@ -91,10 +92,20 @@ class OptimizerSettings(Settings):
 STUDENT_NAMES: Final = ("resnet18", "resnet34", "resnet50", "mobilenet_v3_large", "shufflenet_v2_x1_0")
 """Those that pcd.students builds of torchvision's parts; named here so that plans need no torch."""
 TIMM_PREFIX: Final = "timm:"
+RESNET_PREFIX: Final = "resnet:"
 
 
 def check_student_name(name: str) -> None:
     """Raises PCDError on a name that no student has; whether timm has a model, only its import tells."""
+    if name.startswith(RESNET_PREFIX):
+        try:
+            ResNetLayout.from_student_name(name)
+        except ValueError:
+            raise PCDError(
+                f'unknown student "{name}": write a ResNet by its numbers as resnet:basic:2,2,2,2:24,48,96,192 '
+                "(block, layers and channels of the four stages)"
+            ) from None
+        return
     if name not in STUDENT_NAMES and not (name.startswith(TIMM_PREFIX) and name != TIMM_PREFIX):
         raise unknown_name("student", name, (*STUDENT_NAMES, f"{TIMM_PREFIX}MODEL"))
 

@@ -61,8 +61,9 @@ def _hash_of(path: Path) -> str:
 
 @functools.cache
 def _data_modules() -> frozenset[str]:
-    """The teachers' entries: what is computed with of one stands in its stage's settings, so their text may change."""
-    return frozenset(_import_graph().find_descendants("pcd.teachers.published"))
+    """Entries of teachers and arms: what is computed with stands in a stage's settings, so their text may change."""
+    published = _import_graph().find_descendants("pcd.teachers.published")
+    return frozenset({*published, "pcd.arms.registry", "pcd.arms.weights"})
 
 
 @functools.cache

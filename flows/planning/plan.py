@@ -6,31 +6,34 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from eval.settings import CocoData
-from flows.planning.input_files import InputFiles, data_files, teacher_files
+from flows.planning.input_files import InputFiles, data_files, supervised_files, teacher_files
 from flows.planning.keys import key_of, key_parts
-from flows.planning.matrix import changed
+from flows.planning.matrix import EXTERNAL_ARMS, changed
 from flows.planning.table_notes import table_notes
 from flows.settings import Benchmark, Watch
+from pcd.arms.weights import SUPERVISED_WEIGHTS
+from pcd.settings import of_arm
 from pcd.teachers.registry import TEACHERS
 
 __all__ = ["Plan", "Stage", "StageKind", "make_plan", "partial_aggregate"]
 
-StageKind = Literal["teacher", "data", "pretrain", "watch", "finetune", "aggregate"]
+StageKind = Literal["teacher", "data", "pretrain", "watch", "backbone", "finetune", "aggregate"]
 
 _MODULES: dict[StageKind, str] = {
     "teacher": "pcd.teachers.stage",
     "data": "eval.prepare_data",
     "pretrain": "pcd.train",
     "watch": "eval.watch",
+    "backbone": "pcd.arms.bring",
     "finetune": "eval.finetune",
     "aggregate": "eval.aggregate",
 }
 
 
-_SAID_OF_A_TEACHER: Final = {
+_SAID_OF_WEIGHTS: Final = {
     "url", "obtain", "title", "megabytes", "reported_hash", "accuracy", "source", "unverified", "mean", "std",
 }  # fmt: skip
-"""Fields of a registry entry that change no tensor."""
+"""Fields of a published file's entry that change no tensor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -123,11 +126,11 @@ def make_plan(benchmark: Benchmark) -> Plan:
     data_settings = {"data": benchmark.data.model_dump(mode="json")}
     data = add("data", data_settings, keyed=_without_places(benchmark), files=data_files(benchmark.data))
     places = _places(benchmark)
-    matrix, student, watch = benchmark.cells, benchmark.pretrain.student, benchmark.watch
+    matrix, watch = benchmark.cells, benchmark.watch
     snapshots = {"snapshot_epochs": watch.every_epochs} if watch else {}
-    if any(cell.pretrain for cell in matrix):
+    if any(cell.pretrain or cell.arm == "teacher" for cell in matrix):
         # Where the file comes from may differ between machines, and what people say of it may be mended.
-        entry = {k: v for k, v in TEACHERS[benchmark.teacher].describe().items() if k not in _SAID_OF_A_TEACHER}
+        entry = {k: v for k, v in TEACHERS[benchmark.teacher].describe().items() if k not in _SAID_OF_WEIGHTS}
         teacher = add(
             "teacher", {"teacher": benchmark.teacher, "entry": entry},
             files=teacher_files(TEACHERS[benchmark.teacher], benchmark.teacher_file),
@@ -136,15 +139,22 @@ def make_plan(benchmark: Benchmark) -> Plan:
 
     cells = []
     for cell in matrix:
-        cell_inputs = {"data": data}
+        cell_inputs = {"data": data} | ({"backbone": cell.backbone} if cell.backbone else {})
+        student = benchmark.student_of(cell.arm)
+        if cell.arm in EXTERNAL_ARMS and cell.backbone not in stages:
+            settings, files, at = _of_external_arm(benchmark, cell.arm)
+            sources = {"teacher": teacher} if cell.arm == "teacher" else {}
+            add("backbone", settings, suffix=cell.arm, inputs=sources, files=files, runtime=at, arm=cell.arm)
         if cell.pretrain:
             stage_id = f"pretrain:{cell.pretrain}"
             if stage_id not in stages:
-                pretrain = changed(benchmark.pretrain, benchmark.overrides, stage_id)
+                of_this_arm = of_arm(benchmark.pretrain, cell.arm)
+                pretrain = changed(of_this_arm, benchmark.overrides, stage_id)
                 add(
                     "pretrain", {"pretrain": pretrain, "teacher": benchmark.teacher, "seed": cell.seed},
                     suffix=cell.pretrain, inputs={"data": data, "teacher": teacher}, distributed=True,
-                    runtime={**(places or {}), **snapshots} or None, arm=cell.arm, seed=str(cell.seed),
+                    runtime={**(places or {}), **snapshots} or None, starts=f"pcd.arms.{of_this_arm.objective}",
+                    arm=cell.arm, seed=str(cell.seed),
                 )  # fmt: skip
                 if watch:
                     evaluation = {"finetune": _watched_by(watch, benchmark), "student": student, "seed": cell.seed}
@@ -157,7 +167,6 @@ def make_plan(benchmark: Benchmark) -> Plan:
                         suffix=cell.pretrain, inputs={"data": data, "pretrain": stage_id}, beside=stage_id,
                         starts=_MODULES["finetune"], runtime=places, arm=cell.arm, seed=str(cell.seed),
                     )  # fmt: skip
-            cell_inputs["backbone"] = stage_id
         if cell.protocol:
             finetune = changed(benchmark.protocols[cell.protocol], benchmark.overrides, f"finetune:{cell.id}")
             add(
@@ -182,6 +191,17 @@ def make_plan(benchmark: Benchmark) -> Plan:
 
 def _watched_by(watch: Watch, benchmark: Benchmark) -> dict[str, Any]:
     return changed(benchmark.protocols[watch.protocol], {"watch": watch.changes}, "watch")
+
+
+def _of_external_arm(benchmark: Benchmark, arm: str) -> tuple[dict[str, Any], InputFiles | None, dict[str, Any] | None]:
+    """What its stage is to bring, the files that it reads, and where they lie."""
+    settings = {"arm": arm, "student": benchmark.student_of(arm)}
+    if arm == "teacher":
+        return settings | {"teacher": benchmark.teacher}, None, None
+    weights, own = SUPERVISED_WEIGHTS.get(benchmark.pretrain.student), benchmark.supervised_file
+    entry = {k: v for k, v in weights.describe().items() if k not in _SAID_OF_WEIGHTS} if weights else None
+    files, at = supervised_files(weights, own), {"supervised_file": str(own) if own else None}
+    return settings | {"weights": entry}, files, at
 
 
 def _without_places(benchmark: Benchmark) -> dict[str, Any]:
