@@ -75,8 +75,9 @@ def _stage_task(name: str, description: str) -> Task[[Runner, Stage], State[None
 _TASKS: Final[dict[StageKind, Task[[Runner, Stage], State[None]]]] = {
     "teacher": _stage_task("fetch_teacher", "Download, verify and load the teacher's checkpoint."),
     "data": _stage_task("prepare_data", "Draw the shapes set, or check the user's own."),
-    "pretrain": _stage_task("pretrain_student", "PCD pre-training; a retry goes on from the last checkpoint."),
+    "pretrain": _stage_task("pretrain_student", "Pre-training; a retry goes on from the last checkpoint."),
     "watch": _stage_task("watch_student", "What the student is worth while it is pre-trained, snapshot by snapshot."),
+    "backbone": _stage_task("bring_backbone", "Take a backbone that is made elsewhere."),
     "finetune": _stage_task("finetune_detector", "Mask R-CNN and its AP; a retry goes on from the last checkpoint."),
     "aggregate": _stage_task("aggregate_results", "The AP table and its figures."),
 }

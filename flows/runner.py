@@ -213,6 +213,8 @@ def _summary(stage: Stage, result: dict[str, Any]) -> str:
             return f": {result['steps']} steps in {result['precision']}, the loss by {result['loss_backend']}{damaged}"
         case "watch":
             return f": {len(result['curve'])} snapshots evaluated"
+        case "backbone":
+            return f": {result['matched_tensors']} tensors of {result['source']}, {result['licence']}"
         case "finetune":
             box, mask = (result["metrics"].get(name) for name in ("bbox/AP", "segm/AP"))
             matched, difference = result["matched_tensors"], result["feature_difference"]

@@ -2,9 +2,9 @@
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, Field, JsonValue, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, Field, JsonValue, WithJsonSchema, field_validator, model_validator
 
 from eval.finetune_settings import FinetuneSettings
 from eval.protocols import PROTOCOLS, with_named_protocols
@@ -12,13 +12,24 @@ from eval.settings import DataSettings, LabelledSet, ShapesData
 from flows.planning.detectors import check_detectors
 from flows.planning.labelled_sets import check_sets
 from flows.planning.matrix import PRETRAINED_ARMS, Cell, cells_of, changed, check_overrides, nearest
-from pcd.settings import PretrainSettings, Settings, StageRuntime, setting
+from pcd.arms import ARMS
+from pcd.arms.weights import SUPERVISED_WEIGHTS
+from pcd.errors import PCDError, unknown_name
+from pcd.layouts import ResNetLayout
+from pcd.settings import PretrainSettings, Settings, StageRuntime, of_arm, setting
 from pcd.teachers.registry import TEACHERS
 
 __all__ = ["ArmName", "Benchmark", "ExtraCell", "Runtime", "Watch"]
 
-ArmName = Literal["pcd", "random"]
-"""How a backbone came to be: PCD pre-training, or torchvision's random initialisation."""
+
+def _known_arm(name: str) -> str:
+    if name not in ARMS:
+        raise ValueError(unknown_name("arm", name, ARMS))
+    return name
+
+
+ArmName = Annotated[str, AfterValidator(_known_arm), WithJsonSchema({"type": "string", "enum": list(ARMS)})]
+"""How a backbone came to be: see pcd.arms."""
 
 ReadableName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
@@ -72,7 +83,9 @@ class Benchmark(Settings):
     """Arms x protocols x seeds on one data set with one teacher."""
 
     name: ReadableName = Field(description="names the benchmark in MLflow and Prefect")
-    arms: tuple[ArmName, ...] = Field(("pcd", "random"), min_length=1, description="how the backbones came to be")
+    arms: tuple[ArmName, ...] = Field(
+        ("pcd", "random"), min_length=1, description=f"how the backbones came to be: {', '.join(ARMS)}"
+    )
     baseline: ArmName = Field("random", description="the arm that differences refer to")
     protocols: dict[ReadableName, FinetuneSettings] = Field(
         with_named_protocols({"fpn_1x": {}}),
@@ -102,6 +115,11 @@ class Benchmark(Settings):
     teacher_file: Annotated[Path, AfterValidator(_absolute)] | None = Field(
         None,
         description="the teacher's file on this machine, for one that is served nowhere; its content is in the key",
+    )
+    supervised_file: Annotated[Path, AfterValidator(_absolute)] | None = Field(
+        None,
+        description="the file of the arm supervised on this machine: torchvision's, or weights of your own, whose "
+        "content is then in the key",
     )
     data: DataSettings = Field(
         default=ShapesData(), description="what is pre-trained on, and the labelled set of protocols that name no other"
@@ -139,7 +157,9 @@ class Benchmark(Settings):
     @model_validator(mode="after")
     def _matrix_is_sound(self) -> "Benchmark":
         if not self.protocols and not (PRETRAINED_ARMS & set(self.arms)):
-            raise ValueError("without protocols and without the arm pcd there is nothing to do")
+            raise ValueError("without protocols and without an arm that is pre-trained there is nothing to do")
+        if self.pretrain.objective != "pcd" or self.pretrain.options:
+            raise ValueError("pretrain.objective and pretrain.options are the arms' to say: name an arm instead")
         settings = self.stage_settings()
         check_overrides(self.overrides, settings)
         return self
@@ -169,7 +189,7 @@ class Benchmark(Settings):
         settings: dict[str, BaseModel] = {}
         for cell in self.cells:
             if cell.pretrain:
-                settings[f"pretrain:{cell.pretrain}"] = self.pretrain
+                settings[f"pretrain:{cell.pretrain}"] = of_arm(self.pretrain, cell.arm)
             if cell.protocol:
                 settings[f"finetune:{cell.id}"] = self.protocols[cell.protocol]
         return settings
@@ -179,4 +199,40 @@ class Benchmark(Settings):
         kinds: dict[str | None, str] = {name: labelled.kind for name, labelled in self.sets.items()}
         processes = self.runtime.processes * self.runtime.nodes
         check_detectors(self.protocols, [self.pretrain.student], kinds | {None: self.data.kind}, processes)
+        return self
+
+    def student_of(self, arm: str) -> str:
+        """The network behind the arm's backbone. Raises PCDError for a teacher whose trunk is no student."""
+        if arm != "teacher":
+            return self.pretrain.student
+        trunk = TEACHERS[self.teacher].trunk
+        if not isinstance(trunk, ResNetLayout):
+            raise PCDError(
+                f"the arm teacher takes a ResNet, whose maps have strides 4 to 32; {self.teacher} is a vision "
+                "transformer: leave the arm out, or choose another teacher"
+            )
+        return trunk.student_name
+
+    @model_validator(mode="after")
+    def _arms_mean_something_here(self) -> "Benchmark":
+        arms = {cell.arm for cell in self.cells}
+        head = TEACHERS[self.teacher].head
+        if "pcd-last-bn" in arms and head.last_norm == "none":
+            raise ValueError(
+                f"the arm pcd-last-bn is no other than pcd: the head of {self.teacher} ends in no BatchNorm"
+            )
+        if "pcd-no-adaptor" in arms and (len(head.widths) < 3 or head.dense):
+            raise ValueError(
+                f"the arm pcd-no-adaptor is no other than pcd: the head of {self.teacher} has no activation to gate"
+            )
+        if "supervised" in arms and self.supervised_file is None and self.pretrain.student not in SUPERVISED_WEIGHTS:
+            raise ValueError(
+                f'no supervised weights of "{self.pretrain.student}" are known; set supervised_file to your own, '
+                f"or choose one of {', '.join(SUPERVISED_WEIGHTS)}"
+            )
+        try:
+            for arm in arms:
+                self.student_of(arm)
+        except PCDError as error:
+            raise ValueError(error) from None
         return self

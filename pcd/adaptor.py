@@ -1,5 +1,7 @@
 """SpatialAdaptor: the teacher's vector head applied to a map, without changing what it says (arXiv 2211.00218)."""
 
+from typing import Literal
+
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -20,11 +22,15 @@ class SpatialAdaptor(nn.Module):
 
     That identity is what the adaptor is for, and its test. A ReLU of each pixel breaks it, and so does a BatchNorm in
     train mode: the head stays in eval mode whatever `train()` is called with, and takes no gradient.
+
+    `gate="pixel"` lets each pixel gate its own activation all the same: the ablation that shows what the identity is
+    worth (the arm pcd-no-adaptor).
     """
 
-    def __init__(self, head: nn.Sequential) -> None:
+    def __init__(self, head: nn.Sequential, gate: Literal["pooled", "pixel"] = "pooled") -> None:
         """Raises TypeError on a layer that is none of Linear, BatchNorm1d, ReLU, exact GELU and Identity."""
         super().__init__()
+        self.gate = gate
         for layer in head:
             _check_layer(layer)
         self.head = head.requires_grad_(False).eval()
@@ -36,7 +42,7 @@ class SpatialAdaptor(nn.Module):
         """(B, C, H, W) -> (B, O, H, W)."""
         x = maps
         for layer in self.head:
-            x = _apply_to_pixels(layer, x)
+            x = _apply_to_pixels(layer, x, self.gate == "pooled")
         return x
 
 
@@ -51,7 +57,7 @@ def _check_layer(layer: nn.Module) -> None:
         )
 
 
-def _apply_to_pixels(layer: nn.Module, x: Tensor) -> Tensor:
+def _apply_to_pixels(layer: nn.Module, x: Tensor, is_pooled: bool) -> Tensor:
     match layer:
         case nn.Linear():
             return F.conv2d(x, layer.weight[:, :, None, None], layer.bias)
@@ -60,9 +66,9 @@ def _apply_to_pixels(layer: nn.Module, x: Tensor) -> Tensor:
                 x, layer.running_mean, layer.running_var, layer.weight, layer.bias, training=False, eps=layer.eps
             )
         case nn.ReLU():
-            return x * (_pooled(x) > 0)
+            return x * (_pooled(x) > 0) if is_pooled else layer(x)
         case nn.GELU():
-            return x * _normal_cdf(_pooled(x))
+            return x * _normal_cdf(_pooled(x)) if is_pooled else layer(x)
         case _:  # Identity, as __init__ has checked
             return x
 

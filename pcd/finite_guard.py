@@ -63,9 +63,9 @@ class StepGuard:
         """Plain data and tensors, so that it can be loaded in safe mode.
 
         The weights are those before the step; BatchNorm's running statistics have seen its forward passes. Weights and
-        queue are the same on every rank, and the first one alone keeps them.
+        the objective's memory are the same on every rank, and the first one alone keeps them.
         """
-        shared = {"student": self._state.student.state_dict(), "negatives": self._state.queue.negatives}
+        shared = {name: getattr(self._state, name).state_dict() for name in ("student", "objective")}
         return (shared if rank() == 0 else {}) | {
             "step": step,
             "settings": self._spec.settings,

@@ -38,7 +38,10 @@ def _build(
 
 
 def build_pixel_mlp(widths: tuple[int, ...]) -> nn.Sequential:
-    """An MLP over pixels, made of 1x1 convolutions; each hidden layer has BatchNorm2d and ReLU. (B, C, H, W) maps."""
+    """An MLP over pixels, made of 1x1 convolutions; each hidden layer has BatchNorm2d and ReLU. (B, C, H, W) maps.
+
+    Without widths it is the identity.
+    """
     layers: list[nn.Module] = []
     for i, (inside, outside) in enumerate(pairwise(widths)):
         is_last = i == len(widths) - 2

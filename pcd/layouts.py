@@ -1,7 +1,7 @@
 """How networks in checkpoints are laid out, as plain data: read by the registry without importing torch."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Final, Literal
 
 __all__ = ["HeadLayout", "ResNetLayout", "TrunkLayout", "ViTLayout"]
 
@@ -18,6 +18,33 @@ class ResNetLayout:
     @property
     def out_channels(self) -> int:
         return self.channels[-1] * (4 if self.block == "bottleneck" else 1)
+
+    @property
+    def student_name(self) -> str:
+        """Under which pcd.students builds it: torchvision's name, or resnet:basic:2,2,2,2:24,48,96,192."""
+        if self in _NAMED:
+            return _NAMED[self]
+        numbers = (",".join(map(str, four)) for four in (self.layers, self.channels))
+        return ":".join(("resnet", self.block, *numbers))
+
+    @classmethod
+    def from_student_name(cls, name: str) -> "ResNetLayout":
+        """Of a name with its numbers. Raises ValueError on any other."""
+        kind, block, layers, channels = name.split(":")
+        numbers = [tuple(int(number) for number in four.split(",")) for four in (layers, channels)]
+        if kind != "resnet" or block not in ("basic", "bottleneck") or any(len(four) != 4 for four in numbers):
+            raise ValueError(name)
+        if min(min(four) for four in numbers) < 1:
+            raise ValueError(name)
+        return cls(block=block, layers=numbers[0], channels=numbers[1])  # type: ignore[arg-type]
+
+
+_WIDE: Final = (64, 128, 256, 512)
+_NAMED: Final = {
+    ResNetLayout(block="basic", layers=(2, 2, 2, 2), channels=_WIDE): "resnet18",
+    ResNetLayout(block="basic", layers=(3, 4, 6, 3), channels=_WIDE): "resnet34",
+    ResNetLayout(block="bottleneck", layers=(3, 4, 6, 3), channels=_WIDE): "resnet50",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

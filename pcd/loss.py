@@ -24,7 +24,7 @@ from torch import library as operators
 
 from pcd.loss_backends import Backend, attend, choose_backend
 
-__all__ = ["pixel_contrastive_loss", "reference_pixel_contrastive_loss"]
+__all__ = ["mean_over_pixels", "pixel_contrastive_loss", "reference_pixel_contrastive_loss"]
 
 
 def pixel_contrastive_loss(
@@ -58,7 +58,7 @@ def pixel_contrastive_loss(
         return reference_pixel_contrastive_loss(student, teacher, negatives, temperature, weights=weights)
     s, t = _unit_pixels(student), _unit_pixels(teacher.detach())
     losses, _ = torch.ops.pcd.pixel_contrast(s, t, negatives.detach(), temperature, backend, student.dtype)
-    return _mean(losses, weights)
+    return mean_over_pixels(losses, weights)
 
 
 def reference_pixel_contrastive_loss(
@@ -72,7 +72,7 @@ def reference_pixel_contrastive_loss(
         positive = (s * t).sum(dim=1, keepdim=True)  # (P, 1)
         logits = torch.cat([positive, s @ n.T], dim=1) / temperature  # (P, K + 1)
         first = torch.zeros(len(s), dtype=torch.long, device=s.device)
-        return _mean(F.cross_entropy(logits, first, reduction="none"), weights)
+        return mean_over_pixels(F.cross_entropy(logits, first, reduction="none"), weights)
 
 
 def _check(student: Tensor, teacher: Tensor, negatives: Tensor, temperature: float, weights: Tensor | None) -> None:
@@ -95,7 +95,8 @@ def _unit_pixels(maps: Tensor) -> Tensor:
     return F.normalize(maps.float().permute(0, 2, 3, 1).flatten(0, 2), dim=1)  # (B, C, H, W) -> (P, C)
 
 
-def _mean(losses: Tensor, weights: Tensor | None) -> Tensor:
+def mean_over_pixels(losses: Tensor, weights: Tensor | None) -> Tensor:
+    """Of (P,) losses, each with its share of (B, H, W), if given; 0 if all shares are."""
     if weights is None:
         return losses.mean()
     shares = weights.detach().float().flatten()  # (P,)

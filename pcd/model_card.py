@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import jinja2
 
+from pcd.arms import ARMS
 from pcd.export import DETECTRON2_RESNETS
 from pcd.settings import TIMM_PREFIX, PretrainSettings, flat_settings
 from pcd.stage import Spec, write_text
@@ -38,6 +39,7 @@ def write_model_card(spec: Spec, settings: PretrainSettings, figures: Mapping[st
     )  # fmt: skip
     card = environment.get_template("model_card.md.j2").render(
         student=settings.student,
+        method=next(arm for arm in ARMS.values() if arm.objective == settings.objective),
         seed=spec.settings["seed"],
         teacher=teacher,
         teacher_sha256=fetched.get("sha256"),

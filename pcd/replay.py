@@ -13,7 +13,9 @@ from pcd.checkpoint import load_checkpoint
 from pcd.errors import PCDError
 from pcd.images import batch_from_plain
 from pcd.networks import build_pair, hasten
+from pcd.objective import load_objective
 from pcd.settings import PretrainSettings
+from pcd.teachers import TEACHERS
 from pcd.training_loss import training_loss, views_of
 
 __all__ = ["Replay", "replay"]
@@ -55,6 +57,9 @@ def replay(path: Path, precision: Literal["as captured", "fp32", "bf16", "fp16"]
     teacher, student = build_pair(
         Path(captured["teacher"]), captured["settings"]["teacher"], settings, captured["settings"]["seed"]
     )
+    entry, seed = TEACHERS[captured["settings"]["teacher"]], captured["settings"]["seed"]
+    objective = load_objective(settings.objective)(settings, entry, student, seed, steps=1)
+    objective.load_state_dict(captured["objective"])
     student.load_state_dict(captured["student"])
     student.train()
     broken: list[str] = []
@@ -66,7 +71,7 @@ def replay(path: Path, precision: Literal["as captured", "fp32", "bf16", "fp16"]
         for plain in captured["parts"]:
             views = views_of(batch_from_plain(plain), torch.device("cpu"))
             with torch.autocast("cpu", _TYPES[used], enabled=used != "fp32"):
-                part, _ = training_loss(student, teacher, captured["negatives"], *views, settings.loss)
+                part, _ = training_loss(student, teacher, objective, *views)
             (part * scale / len(captured["parts"])).backward()
             loss += part.detach() / len(captured["parts"])
     gradients = {name: p.grad / scale for name, p in student.named_parameters() if p.grad is not None}
@@ -82,14 +87,14 @@ def replay(path: Path, precision: Literal["as captured", "fp32", "bf16", "fp16"]
 
 
 def _shared(path: Path, captured: dict[str, Any]) -> dict[str, Any]:
-    """Weights and queue, which only the first rank's file holds."""
+    """Weights and the objective's memory, which only the first rank's file holds."""
     if "student" in captured:
         return {}
     first = path.with_name(f"nonfinite-step{captured['step']}-rank0.pt")
     saved = load_checkpoint(first)
     if saved is None:
         raise PCDError(f"{first} is gone, which holds the weights for {path.name} as well; put it beside it")
-    return {name: saved[name] for name in ("student", "negatives")}
+    return {name: saved[name] for name in ("student", "objective")}
 
 
 @contextmanager

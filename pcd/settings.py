@@ -1,25 +1,28 @@
 """The method's settings: validated once, here, and plain data from then on.
 
 Every field says where its default comes from: `abstract` (the paper's abstract), `code` (the authors' released code,
-allo-rene/pcd@6b0ad4d) or `ours`. The marks travel into the AP table, so that a reader sees what a figure rests on.
+allo-rene/pcd@6b0ad4d), `comparator` (the released code of the method that an arm compares PCD with, named in its
+entry of pcd.arms) or `ours`. The marks travel into the AP table, so that a reader sees what a figure rests on.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 from pydantic_core import PydanticUndefined
 
+from pcd.arms import ARMS, options_of
 from pcd.errors import PCDError, unknown_name
+from pcd.layouts import ResNetLayout
 
 __all__ = [
-    "STUDENT_NAMES", "TIMM_PREFIX",
+    "RESNET_PREFIX", "STUDENT_NAMES", "TIMM_PREFIX",
     "LossSettings", "Mark", "OptimizerSettings", "Precision", "PretrainSettings", "Settings", "StageRuntime",
-    "ViewSettings", "check_student_name", "flat_settings", "setting",
+    "ViewSettings", "check_student_name", "flat_settings", "of_arm", "setting", "with_changes",
 ]  # fmt: skip
 
-Mark = Literal["abstract", "code", "ours"]
+Mark = Literal["abstract", "code", "comparator", "ours"]
 Precision = Literal["auto", "fp32", "bf16", "fp16"]
 
 
@@ -32,6 +35,10 @@ class Settings(BaseModel):
     """Frozen, and without room for a misspelt field."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, validate_default=True)
+
+    def origin(self, name: str) -> Any:
+        """The value of a field on whose source its mark is the word."""
+        return type(self).model_fields[name].default
 
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
@@ -85,10 +92,20 @@ class OptimizerSettings(Settings):
 STUDENT_NAMES: Final = ("resnet18", "resnet34", "resnet50", "mobilenet_v3_large", "shufflenet_v2_x1_0")
 """Those that pcd.students builds of torchvision's parts; named here so that plans need no torch."""
 TIMM_PREFIX: Final = "timm:"
+RESNET_PREFIX: Final = "resnet:"
 
 
 def check_student_name(name: str) -> None:
     """Raises PCDError on a name that no student has; whether timm has a model, only its import tells."""
+    if name.startswith(RESNET_PREFIX):
+        try:
+            ResNetLayout.from_student_name(name)
+        except ValueError:
+            raise PCDError(
+                f'unknown student "{name}": write a ResNet by its numbers as resnet:basic:2,2,2,2:24,48,96,192 '
+                "(block, layers and channels of the four stages)"
+            ) from None
+        return
     if name not in STUDENT_NAMES and not (name.startswith(TIMM_PREFIX) and name != TIMM_PREFIX):
         raise unknown_name("student", name, (*STUDENT_NAMES, f"{TIMM_PREFIX}MODEL"))
 
@@ -104,9 +121,23 @@ def _known_student(name: str) -> str:
 StudentName = Annotated[str, AfterValidator(_known_student)]
 
 
-class PretrainSettings(Settings):
-    """One PCD pre-training run."""
+def _known_objective(name: str) -> str:
+    known = {arm.objective for arm in ARMS.values() if arm.kind == "pretrain"}
+    if name not in known:
+        raise ValueError(unknown_name("objective", name, known))
+    return name
 
+
+ObjectiveName = Annotated[str, AfterValidator(_known_objective)]
+
+
+class PretrainSettings(Settings):
+    """One pre-training run, of PCD or of what it is compared with."""
+
+    objective: ObjectiveName = setting("pcd", "what the student learns by; the arm says it", "abstract")
+    options: dict[str, float] = setting(
+        {}, "numbers that the objective alone has (see pcd.arms); those of its arm where not named", "comparator"
+    )
     student: StudentName = setting(
         "resnet18", f"the student's backbone: {', '.join(STUDENT_NAMES)}, or timm:MODEL", "abstract"
     )
@@ -114,6 +145,12 @@ class PretrainSettings(Settings):
     attention_heads: int = setting(8, "heads of that attention", "ours", ge=1)
     adaptor_keeps_last_norm: bool = setting(
         False, "keep the BatchNorm without affine that ends some teachers' heads", "code"
+    )
+    adaptor_gate: Literal["pooled", "pixel"] = setting(
+        "pooled",
+        "what gates the activations of the teacher's head: their mean over pixels, which keeps what the teacher says, "
+        "or each pixel for itself",
+        "code",
     )
     epochs: float = setting(100.0, "passes over the images", "code", gt=0)
     global_batch: int = setting(1024, "images of one step over all processes", "code", ge=2)
@@ -129,6 +166,24 @@ class PretrainSettings(Settings):
     precision: Precision = setting(
         "auto", "auto: bf16 autocast where the processor gains from it; fp16 scales the loss", "ours"
     )
+
+    @field_validator("options")
+    @classmethod
+    def _options_are_the_objectives(cls, given: dict[str, float], info: ValidationInfo) -> dict[str, float]:
+        if "objective" not in info.data:  # it was refused
+            return given
+        known = options_of(info.data["objective"])
+        for name, value in given.items():
+            if name not in known:
+                raise ValueError(unknown_name(f"option of the objective {info.data['objective']}", name, known))
+            if not known[name].least <= value <= known[name].most:
+                raise ValueError(f"{name} lies between {known[name].least:g} and {known[name].most:g}, got {value:g}")
+        return {name: option.value for name, option in known.items()} | given
+
+    def origin(self, name: str) -> Any:
+        if name == "options":
+            return {option: default.value for option, default in options_of(self.objective).items()}
+        return super().origin(name)
 
     @model_validator(mode="after")
     def _parts_fit_the_batch_and_the_batch_fits_the_queue(self) -> "PretrainSettings":
@@ -180,6 +235,37 @@ class StageRuntime(Settings):
     knn_epochs: float = Field(1.0, gt=0, description="epochs between two kNN figures")
 
 
+SettingsT = TypeVar("SettingsT", bound=BaseModel)
+
+
+def with_changes(settings: SettingsT, changes: Mapping[str, Any]) -> SettingsT:
+    """With dotted settings laid over. Raises pydantic's ValidationError; KeyError for a group that there is not."""
+    plain = settings.model_dump(mode="json")
+    for name, value in changes.items():
+        *groups, last = name.split(".")
+        place = plain
+        for group in groups:
+            place = place[group]
+        place[last] = value
+    return type(settings).model_validate(plain)
+
+
+def of_arm(settings: PretrainSettings, arm: str) -> PretrainSettings:
+    """What a benchmark's pre-training settings come to in one of its arms.
+
+    Raises:
+        ValueError: the arm is no pre-training, or it would be the same as the arm pcd.
+    """
+    entry = ARMS[arm]
+    if entry.kind != "pretrain":
+        raise ValueError(f"the arm {arm} is not pre-trained")
+    settings_of_arm = with_changes(settings, {"objective": entry.objective, "options": {}, **entry.changes})
+    if arm != "pcd" and settings_of_arm == settings:
+        told = ", ".join(f"{name} {value}" for name, value in entry.changes.items())
+        raise ValueError(f"the arm {arm} is no other than pcd here, since pretrain has {told} already; leave it out")
+    return settings_of_arm
+
+
 def flat_settings(model: BaseModel, prefix: str = "") -> dict[str, tuple[Any, str]]:
     """Every setting by its dotted name: its value, and the mark of that value (`ours` when it is not the default)."""
     flat: dict[str, tuple[Any, str]] = {}
@@ -192,6 +278,7 @@ def flat_settings(model: BaseModel, prefix: str = "") -> dict[str, tuple[Any, st
             flat |= flat_settings(value, f"{prefix}{name}.")
         else:
             extra = field.json_schema_extra if isinstance(field.json_schema_extra, dict) else {}
-            is_default = field.default is not PydanticUndefined and value == field.default
+            default = model.origin(name) if isinstance(model, Settings) else field.default
+            is_default = default is not PydanticUndefined and value == default
             flat[prefix + name] = (value, str(extra.get("mark", "ours")) if is_default else "ours")
     return flat

@@ -9,11 +9,14 @@ from torchvision.models import mobilenet_v3_large, resnet18, resnet34, resnet50,
 from pcd.attention import PixelAttention
 from pcd.backbones import Backbone, TimmBackbone, TorchvisionBackbone
 from pcd.heads import build_pixel_mlp
-from pcd.settings import TIMM_PREFIX, check_student_name
+from pcd.layouts import ResNetLayout
+from pcd.settings import RESNET_PREFIX, TIMM_PREFIX, check_student_name
+from pcd.teachers.trunks import build_trunk
 
 __all__ = ["STUDENTS", "Student", "build_student"]
 
 _RESNET: Final = ("conv1", "bn1", "relu", "maxpool", "layer1", "layer2", "layer3", "layer4")
+_RESNET_BY_NUMBERS: Final = ("conv1", "bn1", "act1", "maxpool", "layer1", "layer2", "layer3", "layer4")
 _SHUFFLENET: Final = ("conv1", "maxpool", "stage2", "stage3", "stage4", "conv5")
 
 
@@ -45,7 +48,8 @@ def build_student(name: str) -> Backbone:
     """A freshly initialised backbone, drawn from torch's current seed; never downloads.
 
     Args:
-        name: one of STUDENTS, or `timm:` and the name of a timm model whose deepest map has stride 32.
+        name: one of STUDENTS; `timm:` and the name of a timm model whose deepest map has stride 32; or a ResNet by its
+            numbers, such as a teacher's own trunk (pcd.layouts.ResNetLayout.student_name).
 
     Raises:
         PCDError: an unknown name, with the nearest valid one, or a timm model that gives no such map.
@@ -53,6 +57,9 @@ def build_student(name: str) -> Backbone:
     check_student_name(name)
     if name.startswith(TIMM_PREFIX):
         return TimmBackbone(name.removeprefix(TIMM_PREFIX))
+    if name.startswith(RESNET_PREFIX):
+        layout = ResNetLayout.from_student_name(name)
+        return TorchvisionBackbone(build_trunk(layout), _RESNET_BY_NUMBERS, channels=layout.out_channels)
     return STUDENTS[name]()
 
 
@@ -63,19 +70,32 @@ class Student(nn.Module):
     """
 
     def __init__(
-        self, backbone: Backbone, projector: tuple[int, ...], predictor: tuple[int, ...], attention_heads: int | None
+        self,
+        backbone: Backbone,
+        projector: tuple[int, ...],
+        predictor: tuple[int, ...],
+        attention_heads: int | None,
+        *,
+        pooled: bool = False,
     ) -> None:
         """Widths of the two MLPs are the teacher's to say: `TeacherEntry.projector_widths` and `.predictor_widths`.
 
-        `attention_heads`: None leaves the plug-in out. Raises ValueError if they do not split the channels.
-        """
+        Args:
+            projector, predictor: empty ones leave the MLP out.
+            attention_heads: None leaves the plug-in out. Raises ValueError if they do not split the channels.
+            pooled: the map is averaged over its pixels in front of the MLPs, which then see one vector of each image.
+        """  # fmt: skip
         super().__init__()
         self.backbone = backbone
         self.attention = PixelAttention(backbone.channels, attention_heads) if attention_heads else nn.Identity()
         self.projector = build_pixel_mlp(projector)
         self.predictor = build_pixel_mlp(predictor)
+        self.pooled = pooled
 
     def forward(self, images: Tensor) -> Tensor:
-        """(B, 3, H, W) -> (B, out, H/32, W/32), not normalised."""
-        maps: Tensor = self.predictor(self.projector(self.attention(self.backbone(images))))
-        return maps
+        """(B, 3, H, W) -> (B, out, H/32, W/32), or (B, out, 1, 1) if pooled; not normalised."""
+        maps: Tensor = self.attention(self.backbone(images))
+        if self.pooled:
+            maps = maps.mean(dim=(2, 3), keepdim=True)
+        out: Tensor = self.predictor(self.projector(maps))
+        return out

@@ -1,4 +1,4 @@
-"""PCD pre-training as a stage process: `python -m pcd.train SPEC`, alone or under `torchrun`.
+"""Pre-training as a stage process: `python -m pcd.train SPEC`, alone or under `torchrun`.
 
 Reads `inputs.teacher` (the folder of a fetched teacher) and `inputs.data` (a folder with data.json, whose `pool` is a
 folder of unlabelled images); writes metrics.jsonl, checkpoints while it runs, the exported backbone with its model
@@ -26,12 +26,11 @@ from pcd.gpu_memory import peak_gpu_memory
 from pcd.image_sources import ImageSource, open_pool
 from pcd.images import EpochBatches, TwoViewBatch, TwoViewImages, first_samples_hash, iterate
 from pcd.knn import KnnMonitor
-from pcd.loss_backends import choose_backend
 from pcd.model_card import write_model_card
 from pcd.networks import build_pair, hasten
+from pcd.objective import load_objective
 from pcd.optim import build_optimizer, set_learning_rate
 from pcd.precision import autocast_type
-from pcd.queue import NegativeQueue
 from pcd.receptive_field import probe_images, write_receptive_field
 from pcd.schedule import cosine_with_warmup
 from pcd.settings import PretrainSettings
@@ -57,18 +56,17 @@ def pretrain(spec: Spec) -> dict[str, Any]:
         source = open_pool(spec.inputs["data"], spec.runtime.get("data_places"))
         plan = plan_steps(settings, len(source), world_size())
         teacher, student = build_pair(spec.inputs["teacher"], spec.settings["teacher"], settings, seed)
-        queue = NegativeQueue(settings.loss.negatives, TEACHERS[spec.settings["teacher"]].head.widths[-1], seed)
         half = autocast_type(settings.precision, device)
         hasten(teacher, half)
         if world_size() > 1:
             synchronise_norms(student, device)
-        for network in (student, teacher, queue):
-            network.to(device)
-        for network in (student, teacher):
-            network.to(memory_format=torch.channels_last)
+        entry = TEACHERS[spec.settings["teacher"]]
+        objective = load_objective(settings.objective)(settings, entry, student, seed, plan.total)
+        for network in (student, teacher, objective):
+            network.to(device).to(memory_format=torch.channels_last)
         optimizer = build_optimizer(student, settings.optimizer)
         scaler = torch.amp.GradScaler(device.type, enabled=half is torch.float16)
-        state = TrainingState(student, queue, optimizer, scaler)
+        state = TrainingState(student, objective, optimizer, scaler)
         first, notes = state.resume(spec)
         _check_that_ranks_agree(spec, len(source), first)
         if notes.setdefault("precision", str(half)) != str(half):
@@ -85,7 +83,7 @@ def pretrain(spec: Spec) -> dict[str, Any]:
         unreadable.seen = first * settings.global_batch
         monitor, monitor_every = _monitor(spec, settings, plan)
         snapshot_every = max(1, round(spec.runtime["snapshot_epochs"] * plan.per_epoch))
-        backend = choose_backend(device, half or torch.float32, queue.negatives.shape[1], settings.loss.backend)
+        backend = objective.choice(device, half or torch.float32)
         print(f"the loss runs by {backend.backend} ({backend.reason})")
 
         clock = time.monotonic
@@ -105,20 +103,20 @@ def pretrain(spec: Spec) -> dict[str, Any]:
             learning_rate = cosine_with_warmup(step, plan.total, plan.warmup, plan.peak_learning_rate)
             set_learning_rate(optimizer, learning_rate)
             optimizer.zero_grad(set_to_none=True)
-            loss, negatives = torch.zeros((), device=device), []
+            loss, remembered = torch.zeros((), device=device), []
             for part in parts:
                 views = views_of(part, device)
                 with _ranks_meet(replica, part is parts[-1]):
                     with torch.autocast(device.type, half, enabled=half is not None):
-                        part_loss, vectors = training_loss(replica, teacher, queue.negatives, *views, settings.loss)
+                        part_loss, vectors = training_loss(replica, teacher, objective, *views)
                     scaler.scale(part_loss / len(parts)).backward()
                 loss += part_loss.detach() / len(parts)
-                negatives.append(gather(vectors))  # in the order of the global batch
+                remembered.append([gather(part_vectors) for part_vectors in vectors])  # as the global batch is ordered
             scaler.unscale_(optimizer)
             gradient_norm = guard.check(step, loss, parts)
             scaler.step(optimizer)
             scaler.update()
-            queue.enqueue(torch.cat(negatives))
+            objective.after_step(student, tuple(torch.cat(of_parts) for of_parts in zip(*remembered, strict=True)))
 
             done = step + 1
             is_watched = done % monitor_every == 0
@@ -152,11 +150,11 @@ def pretrain(spec: Spec) -> dict[str, Any]:
         )  # so that a fault of what follows costs no training
         if spec.is_first_rank:
             _export(spec, settings, student, source)
-    entry = TEACHERS[spec.settings["teacher"]]
     return notes | {
         "steps": plan.total,
         "images": len(source),
         "unreadable_images": len(damaged),
+        "objective": settings.objective,
         "loss_backend": backend.backend,
         "precision": str(half or torch.float32).removeprefix("torch."),
         **peak_gpu_memory(device),
@@ -175,7 +173,7 @@ def _check_that_ranks_agree(spec: Spec, images: int, first: int) -> None:
 
 
 def replicate(student: Student) -> nn.Module:
-    """The student, or what sums its gradients over the ranks. The queue is no part of it."""
+    """The student, or what sums its gradients over the ranks. The objective is no part of it."""
     if world_size() == 1:
         return student
     # Two forward passes before one backward: buffers must not be broadcast in between.
@@ -225,7 +223,8 @@ def _watch(monitor: KnnMonitor, student: Student, device: torch.device) -> dict[
 
 def _export(spec: Spec, settings: PretrainSettings, student: Student, source: ImageSource) -> None:
     spec.activity("export", 0, 3)
-    export_backbone(student.backbone, spec.out / "backbone.safetensors", {"student": settings.student})
+    metadata = {"student": settings.student, "objective": settings.objective}
+    export_backbone(student.backbone, spec.out / "backbone.safetensors", metadata)
     if settings.student in DETECTRON2_RESNETS:
         export_for_detectron2(student.backbone, spec.out / "backbone_detectron2.pth")
     spec.activity("export", 1, 3)

@@ -9,7 +9,7 @@ from torch import Tensor
 from pcd.checkpoint import load_checkpoint, save_checkpoint
 from pcd.distributed import gather_objects, rank
 from pcd.errors import PCDError
-from pcd.queue import NegativeQueue
+from pcd.objective import Objective
 from pcd.stage import Spec
 from pcd.students import Student
 
@@ -21,7 +21,7 @@ class TrainingState:
     """Order and views of the images depend on (seed, epoch, image) alone, so no sampler's position has to be kept."""
 
     student: Student
-    queue: NegativeQueue
+    objective: Objective
     optimizer: torch.optim.Optimizer
     scaler: torch.amp.GradScaler
 

@@ -24,7 +24,7 @@ def print_plan(report: PlanReport, console: Console, *, commands: bool = False) 
 def _tree(report: PlanReport, commands: bool) -> Tree:
     """Stages that all cells share, then each cell with its own; a stage that several need stands below the first."""
     by_id = {r.stage.id: r for r in report.stages}
-    in_cells = ("pretrain", "watch", "finetune")
+    in_cells = ("pretrain", "watch", "backbone", "finetune")
     width = max(len(r.stage.id) + 4 * (r.stage.kind in in_cells) for r in report.stages) + 1
     tree, shown = Tree(_headline(report)), set[str]()
 

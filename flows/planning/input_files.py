@@ -30,10 +30,10 @@ from eval.settings import (
 from flows.home import home
 from pcd.errors import PCDError
 from pcd.image_folder import Listing, scan_images, scan_pool
-from pcd.teachers.entry import TeacherEntry
+from pcd.teachers.entry import PublishedFile
 from pcd.teachers.pins import is_known_file, replaced_hash
 
-__all__ = ["MISSING", "InputFiles", "data_files", "file_hash", "image_counts", "teacher_files"]
+__all__ = ["MISSING", "InputFiles", "data_files", "file_hash", "image_counts", "supervised_files", "teacher_files"]
 
 MISSING: Final = "missing"
 """Stands for the hash of what is not there."""
@@ -110,21 +110,30 @@ def _split_hash(settings: VocSet | CityscapesSet, split: str) -> str:
     return content.hexdigest()
 
 
-def teacher_files(entry: TeacherEntry, own: Path | None) -> InputFiles:
+def teacher_files(entry: PublishedFile, own: Path | None) -> InputFiles:
     """SHA-256 of the user's own file; else of a pinned file that took another one's place, whose results are stale.
 
     An own file that is the one which would be fetched counts as that one.
     """
-    replaced = replaced_hash(entry.name, home())
-    fetched = InputFiles({"teacher": replaced} if replaced else {})
+    return _weights_files(entry, own, "teacher", "give the publisher's file")
+
+
+def supervised_files(weights: PublishedFile | None, own: Path | None) -> InputFiles:
+    """The same of the arm supervised, for a student of which weights are published or not."""
+    return _weights_files(weights, own, "supervised", "give a file of weights")
+
+
+def _weights_files(entry: PublishedFile | None, own: Path | None, name: str, remedy: str) -> InputFiles:
+    replaced = replaced_hash(entry.name, home()) if entry else None
+    fetched = InputFiles({name: replaced} if replaced else {})
     if own is None:
         return fetched
     try:
         sha256 = file_hash(own)
     except OSError as error:
-        line = f"teacher_file {own} cannot be read ({error.strerror}); give the publisher's file"
-        return InputFiles({"teacher": MISSING}, (line,))
-    return fetched if is_known_file(entry, sha256, home()) else InputFiles({"teacher": sha256})
+        line = f"{name}_file {own} cannot be read ({error.strerror}); {remedy}"
+        return InputFiles({name: MISSING}, (line,))
+    return fetched if entry and is_known_file(entry, sha256, home()) else InputFiles({name: sha256})
 
 
 def image_counts(settings: CocoData | PoolData | LabelledSet) -> dict[str, int | None]:

@@ -61,11 +61,13 @@ def _hash_of(path: Path) -> str:
 
 @functools.cache
 def _data_modules() -> frozenset[str]:
-    """The teachers' entries and the named protocols: what is computed with of one stands whole in its stage's settings.
+    """The entries of teachers and arms, and the named protocols: what is computed with of one stands whole in its
+    stage's settings.
 
     So their text may change, and others may join them.
     """
-    return frozenset({*_import_graph().find_descendants("pcd.teachers.published"), "eval.protocols"})
+    published = _import_graph().find_descendants("pcd.teachers.published")
+    return frozenset({*published, "pcd.arms.registry", "pcd.arms.weights", "eval.protocols"})
 
 
 @functools.cache

@@ -8,10 +8,15 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-__all__ = ["PRETRAINED_ARMS", "Cell", "cells_of", "changed", "check_overrides", "matching", "nearest"]
+from pcd.arms import ARMS
+from pcd.settings import with_changes
 
-PRETRAINED_ARMS = frozenset({"pcd"})
+__all__ = ["EXTERNAL_ARMS", "PRETRAINED_ARMS", "Cell", "cells_of", "changed", "check_overrides", "matching", "nearest"]
+
+PRETRAINED_ARMS = frozenset(arm.name for arm in ARMS.values() if arm.kind == "pretrain")
 """Arms whose backbone comes from a pre-training run of this benchmark."""
+EXTERNAL_ARMS = frozenset(arm.name for arm in ARMS.values() if arm.kind == "external")
+"""Arms whose backbone is brought; one for all seeds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +36,13 @@ class Cell:
     def pretrain(self) -> str | None:
         """Name of its pre-training run, arm.seedN, which protocols share."""
         return f"{self.arm}.seed{self.seed}" if self.arm in PRETRAINED_ARMS else None
+
+    @property
+    def backbone(self) -> str | None:
+        """Id of the stage that leaves its backbone; None: it starts at random."""
+        if self.arm in EXTERNAL_ARMS:
+            return f"backbone:{self.arm}"
+        return f"pretrain:{self.pretrain}" if self.pretrain else None
 
 
 def cells_of(
@@ -113,9 +125,8 @@ def changed(settings: BaseModel, overrides: Mapping[str, Mapping[str, Any]], sta
     value is not valid.
     """
     patterns = [pattern for pattern in overrides if fnmatchcase(stage, pattern)]
-    plain: dict[str, Any] = settings.model_dump(mode="json")
     if not patterns:
-        return plain
+        return settings.model_dump(mode="json")
     set_by: dict[str, str] = {}
     for pattern in patterns:
         for name, value in overrides[pattern].items():
@@ -124,13 +135,9 @@ def changed(settings: BaseModel, overrides: Mapping[str, Mapping[str, Any]], sta
                 raise ValueError(
                     f'overrides: "{other}" and "{pattern}" both set {name} of {stage}, to different values'
                 )
-            *groups, last = name.split(".")
-            place = plain
-            for group in groups:
-                place = place[group]
-            place[last] = value
+    changes = {name: overrides[pattern][name] for name, pattern in set_by.items()}
     try:
-        return type(settings).model_validate(plain).model_dump(mode="json")
+        return with_changes(settings, changes).model_dump(mode="json")
     except ValidationError as error:
         fault = error.errors()[0]
         place_name, message = ".".join(map(str, fault["loc"])), fault["msg"].removeprefix("Value error, ")

@@ -5,32 +5,35 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-from flows.planning.input_files import InputFiles, data_files, teacher_files
+from flows.planning.input_files import InputFiles, data_files, supervised_files, teacher_files
 from flows.planning.keys import key_of, key_parts
 from flows.planning.labelled_sets import data_stage, places, set_of, without_places
-from flows.planning.matrix import changed
+from flows.planning.matrix import EXTERNAL_ARMS, changed
 from flows.planning.table_notes import table_notes
 from flows.settings import Benchmark, Watch
+from pcd.arms.weights import SUPERVISED_WEIGHTS
+from pcd.settings import of_arm
 from pcd.teachers.registry import TEACHERS
 
 __all__ = ["Plan", "Stage", "StageKind", "make_plan", "partial_aggregate"]
 
-StageKind = Literal["teacher", "data", "pretrain", "watch", "finetune", "aggregate"]
+StageKind = Literal["teacher", "data", "pretrain", "watch", "backbone", "finetune", "aggregate"]
 
 _MODULES: dict[StageKind, str] = {
     "teacher": "pcd.teachers.stage",
     "data": "eval.prepare_data",
     "pretrain": "pcd.train",
     "watch": "eval.watch",
+    "backbone": "pcd.arms.bring",
     "finetune": "eval.finetune",
     "aggregate": "eval.aggregate",
 }
 
 
-_SAID_OF_A_TEACHER: Final = {
+_SAID_OF_WEIGHTS: Final = {
     "url", "obtain", "title", "megabytes", "reported_hash", "accuracy", "source", "unverified", "mean", "std",
 }  # fmt: skip
-"""Fields of a registry entry that change no tensor."""
+"""Fields of a published file's entry that change no tensor."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,7 +137,7 @@ def make_plan(benchmark: Benchmark) -> Plan:
     def places_in(name: str | None) -> dict[str, Any] | None:
         return places(benchmark.sets[name] if name else benchmark.data)
 
-    matrix, student, watch = benchmark.cells, benchmark.pretrain.student, benchmark.watch
+    matrix, watch = benchmark.cells, benchmark.watch
     snapshots = {"snapshot_epochs": watch.every_epochs} if watch else {}
     pool_places = places(benchmark.data)
     finetunes = {
@@ -144,9 +147,9 @@ def make_plan(benchmark: Benchmark) -> Plan:
     }
     if any(cell.pretrain for cell in matrix) or None in map(set_of, finetunes.values()):
         add_data(None)
-    if any(cell.pretrain for cell in matrix):
+    if any(cell.pretrain or cell.arm == "teacher" for cell in matrix):
         # Where the file comes from may differ between machines, and what people say of it may be mended.
-        entry = {k: v for k, v in TEACHERS[benchmark.teacher].describe().items() if k not in _SAID_OF_A_TEACHER}
+        entry = {k: v for k, v in TEACHERS[benchmark.teacher].describe().items() if k not in _SAID_OF_WEIGHTS}
         teacher = add(
             "teacher", {"teacher": benchmark.teacher, "entry": entry},
             files=teacher_files(TEACHERS[benchmark.teacher], benchmark.teacher_file),
@@ -155,15 +158,22 @@ def make_plan(benchmark: Benchmark) -> Plan:
 
     cells: list[dict[str, Any]] = []
     for cell in matrix:
-        cell_inputs = {}
+        cell_inputs = {"backbone": cell.backbone} if cell.backbone else {}
+        student = benchmark.student_of(cell.arm)
+        if cell.arm in EXTERNAL_ARMS and cell.backbone not in stages:
+            settings, files, at = _of_external_arm(benchmark, cell.arm)
+            sources = {"teacher": teacher} if cell.arm == "teacher" else {}
+            add("backbone", settings, suffix=cell.arm, inputs=sources, files=files, runtime=at, arm=cell.arm)
         if cell.pretrain:
             stage_id = f"pretrain:{cell.pretrain}"
             if stage_id not in stages:
-                pretrain = changed(benchmark.pretrain, benchmark.overrides, stage_id)
+                of_this_arm = of_arm(benchmark.pretrain, cell.arm)
+                pretrain = changed(of_this_arm, benchmark.overrides, stage_id)
                 add(
                     "pretrain", {"pretrain": pretrain, "teacher": benchmark.teacher, "seed": cell.seed},
                     suffix=cell.pretrain, inputs={"data": "data", "teacher": teacher}, distributed=True,
-                    runtime={**(pool_places or {}), **snapshots} or None, arm=cell.arm, seed=str(cell.seed),
+                    runtime={**(pool_places or {}), **snapshots} or None, starts=f"pcd.arms.{of_this_arm.objective}",
+                    arm=cell.arm, seed=str(cell.seed),
                 )  # fmt: skip
                 if watch:
                     watching = _watched_by(watch, benchmark)
@@ -178,7 +188,6 @@ def make_plan(benchmark: Benchmark) -> Plan:
                         beside=stage_id, starts=_MODULES["finetune"], runtime=places_in(set_of(watching)),
                         arm=cell.arm, seed=str(cell.seed),
                     )  # fmt: skip
-            cell_inputs["backbone"] = stage_id
         if cell.protocol:
             finetune = finetunes[cell.id]
             labelled = set_of(finetune)
@@ -209,6 +218,17 @@ def make_plan(benchmark: Benchmark) -> Plan:
 
 def _watched_by(watch: Watch, benchmark: Benchmark) -> dict[str, Any]:
     return changed(benchmark.protocols[watch.protocol], {"watch": watch.changes}, "watch")
+
+
+def _of_external_arm(benchmark: Benchmark, arm: str) -> tuple[dict[str, Any], InputFiles | None, dict[str, Any] | None]:
+    """What its stage is to bring, the files that it reads, and where they lie."""
+    settings = {"arm": arm, "student": benchmark.student_of(arm)}
+    if arm == "teacher":
+        return settings | {"teacher": benchmark.teacher}, None, None
+    weights, own = SUPERVISED_WEIGHTS.get(benchmark.pretrain.student), benchmark.supervised_file
+    entry = {k: v for k, v in weights.describe().items() if k not in _SAID_OF_WEIGHTS} if weights else None
+    files, at = supervised_files(weights, own), {"supervised_file": str(own) if own else None}
+    return settings | {"weights": entry}, files, at
 
 
 def partial_aggregate(plan: Plan, holes: Mapping[str, str]) -> Stage | None:

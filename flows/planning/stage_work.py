@@ -97,6 +97,9 @@ def work_of(stage: Stage, at: Circumstances) -> Work:
             return _pretrain(stage, at)
         case "watch":
             return _watch(stage, at)
+        case "backbone":
+            megabytes = 4 * backbone_size(stage.settings["student"]).millions
+            return Work(0, 0, megabytes, _CPU_BASE_MB + 3 * megabytes, 2 * megabytes)
         case "finetune":
             return _finetune(stage, at)
         case "aggregate":
@@ -146,9 +149,10 @@ def _pretrain(stage: Stage, at: Circumstances) -> Work:
     checkpoint = trained * 4 * states + queue
     disk = (at.keep_checkpoints + 1) * checkpoint + 2 * student.millions * 4  # one more while it is written
     like = {
-        "student": raw["student"], "teacher": stage.settings["teacher"], "attention": raw["attention"],
-        "size": raw["views"]["size"], "batch": batch, "accumulation": raw["accumulation"], "negatives": negatives,
-        "precision": raw["precision"], "compile": at.compile,
+        "objective": raw["objective"], "student": raw["student"], "teacher": stage.settings["teacher"],
+        "attention": raw["attention"], "size": raw["views"]["size"], "batch": batch,
+        "accumulation": raw["accumulation"], "negatives": negatives, "precision": raw["precision"],
+        "compile": at.compile,
     }  # fmt: skip
     return Work(max(1, round(raw["epochs"] * per_epoch)), step, 1, memory, disk, like)
 

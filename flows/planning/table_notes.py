@@ -3,6 +3,7 @@
 from eval.finetune_settings import FinetuneSettings
 from eval.protocols import PROTOCOLS, departures
 from flows.settings import Benchmark
+from pcd.arms import ARMS
 from pcd.settings import flat_settings
 from pcd.teachers.registry import TEACHERS
 
@@ -10,7 +11,7 @@ __all__ = ["table_notes"]
 
 
 def table_notes(benchmark: Benchmark) -> list[str]:
-    marked: dict[str, list[str]] = {"abstract": [], "code": [], "ours": []}
+    marked: dict[str, list[str]] = {"abstract": [], "code": [], "comparator": [], "ours": []}
     for name, (value, mark) in flat_settings(benchmark.pretrain).items():
         marked[mark].append(f"{name} {value}")
     sources = (
@@ -19,7 +20,8 @@ def table_notes(benchmark: Benchmark) -> list[str]:
         ("ours", "Settings of ours, where neither says or this profile departs from them"),
     )
     notes = [f"{text}: {', '.join(marked[mark])}." for mark, text in sources if marked[mark]]
-    if any(cell.pretrain for cell in benchmark.cells):
+    notes += _arms(benchmark)
+    if any(cell.pretrain or cell.arm == "teacher" for cell in benchmark.cells):
         entry = TEACHERS[benchmark.teacher]
         terms = "not for commercial use" if entry.noncommercial else "commercial use allowed"
         notes.append(f"Teacher: {entry.title}; licence of its weights {entry.licence}, {terms}.")
@@ -43,6 +45,23 @@ def _protocol(name: str, settings: FinetuneSettings, benchmark: Benchmark) -> st
     runs = max(sum(cell.protocol == name and cell.arm == arm for cell in benchmark.cells) for arm in benchmark.arms)
     parts += [f"reported as the mean of {named.trials} trials, here {runs}"] if runs < named.trials else []
     return f"Protocol {name}: {'; '.join(parts)}."
+
+
+def _arms(benchmark: Benchmark) -> list[str]:
+    """What those arms are whose name does not say it all, and on whose word."""
+    notes = []
+    for arm in dict.fromkeys(cell.arm for cell in benchmark.cells):
+        entry = ARMS[arm]
+        if arm in ("pcd", "random"):
+            continue
+        changes = [f"{name} {value}" for name, value in entry.changes.items()]
+        changes += [f"{name} {option.value:g}" for name, option in entry.options.items()]
+        told = f"Arm {arm}: {entry.title}" + (f", with {', '.join(changes)}" if changes else "")
+        if arm == "supervised" and benchmark.supervised_file:
+            told += f", from the user's file {benchmark.supervised_file.name}"
+        told += f"; source: {entry.source}."
+        notes.append(told + (f" Not as there: {'; '.join(entry.departures)}." if entry.departures else ""))
+    return notes
 
 
 def _departures(benchmark: Benchmark) -> list[str]:

@@ -142,6 +142,10 @@ def _facts(kind: str, manifest: Mapping[str, Any], result: Mapping[str, Any]) ->
                 "precision": result.get("precision"),
                 "backbone.safetensors": backbone.get("sha256"),
             }
+        case "backbone":
+            names = ("source", "sha256", "licence", "hash_was_published", "noncommercial")
+            facts = {"arm": settings["arm"], "student": settings["student"]}
+            facts |= {name.replace("_", " "): result.get(name) for name in names}
         case _:
             facts = {
                 "seed": settings.get("seed"),

@@ -45,6 +45,7 @@ _TRACKED_FILES: Final[Mapping[str, tuple[str, ...]]] = {
         *("receptive_field.png", "receptive_field.json"),
     ),
     "watch": ("metrics.jsonl",),
+    "backbone": ("backbone.safetensors",),
     "finetune": ("metrics.jsonl", "predictions.json"),
     "aggregate": (
         *("ap_table.html", "ap_table.md", "ap_table.json", "cells.csv", "arms.csv"),

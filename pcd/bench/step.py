@@ -17,6 +17,7 @@ from timm.optim.lars import Lars
 from torch import Tensor, nn
 from torch.utils.data import default_collate
 
+from pcd.arms.pcd import PixelContrast
 from pcd.bench.harness import Row, Skipped, Work, compare_times
 from pcd.bench.jpegs import write_jpegs
 from pcd.bench.pil_views import PilTwoViews
@@ -25,19 +26,20 @@ from pcd.image_sources import open_images
 from pcd.images import TwoViewBatch, TwoViewImages
 from pcd.loss import pixel_contrastive_loss, reference_pixel_contrastive_loss
 from pcd.networks import hasten
+from pcd.objective import View
 from pcd.optim import build_optimizer
 from pcd.precision import autocast_type
 from pcd.queue import NegativeQueue
-from pcd.settings import LossSettings, OptimizerSettings, ViewSettings
+from pcd.settings import OptimizerSettings, PretrainSettings, ViewSettings
 from pcd.students import Student, build_student
 from pcd.teachers import TEACHERS, Teacher
 from pcd.teachers.trunks import build_trunk
-from pcd.training_loss import View, training_loss, views_of
+from pcd.training_loss import training_loss, views_of
 
 __all__ = ["step_suite"]
 
 _BATCH = 16
-_LOSS = LossSettings()
+_SETTINGS = PretrainSettings()
 
 
 @dataclass(slots=True)
@@ -47,7 +49,7 @@ class _Side:
     teacher: Teacher
     student: Student
     optimizer: torch.optim.Optimizer
-    queue: NegativeQueue
+    objective: PixelContrast
 
 
 def step_suite(device: torch.device) -> Iterator[Row | Skipped]:
@@ -77,8 +79,8 @@ def step_suite(device: torch.device) -> Iterator[Row | Skipped]:
             "teacher": (lambda: _our_teaching(ours, views, half), lambda: _plain_teaching(plain, plain_views)),
             "student": (lambda: _our_study(ours, views, half), lambda: _plain_study(plain, plain_views)),
             "loss": (
-                lambda: _contrast(pixel_contrastive_loss, maps.to(dtype), ours.queue),
-                lambda: _contrast(reference_pixel_contrastive_loss, maps, plain.queue),
+                lambda: _contrast(pixel_contrastive_loss, maps.to(dtype), ours.objective.queue),
+                lambda: _contrast(reference_pixel_contrastive_loss, maps, plain.objective.queue),
             ),
             "optimizer": (ours.optimizer.step, plain.optimizer.step),
         }
@@ -102,7 +104,7 @@ def _build(channels_last: bool, device: torch.device) -> tuple[Teacher, Student]
 def _our_side(device: torch.device, half: torch.dtype | None) -> _Side:
     teacher, student = _build(True, device)
     hasten(teacher, half).to(memory_format=torch.channels_last)
-    return _Side(teacher, student, build_optimizer(student, OptimizerSettings()), _queue(device))
+    return _Side(teacher, student, build_optimizer(student, OptimizerSettings()), _objective(student, device))
 
 
 def _plain_side(device: torch.device) -> _Side:
@@ -110,33 +112,34 @@ def _plain_side(device: torch.device) -> _Side:
     weights = [p for p in student.parameters() if p.ndim > 1]
     others = [p for p in student.parameters() if p.ndim <= 1]
     groups = [{"params": weights, "weight_decay": 1e-5}, {"params": others, "weight_decay": 0.0}]
-    return _Side(teacher, student, Lars(groups, lr=0.1, momentum=0.9, foreach=False), _queue(device))
+    return _Side(teacher, student, Lars(groups, lr=0.1, momentum=0.9, foreach=False), _objective(student, device))
 
 
-def _queue(device: torch.device) -> NegativeQueue:
-    return NegativeQueue(_LOSS.negatives, 256, seed=0).to(device)
+def _objective(student: Student, device: torch.device) -> PixelContrast:
+    return PixelContrast(_SETTINGS, TEACHERS["mocov3_r50_1000"], student, seed=0, steps=1).to(device)
 
 
 def _our_step(side: _Side, batch: TwoViewBatch, device: torch.device, half: torch.dtype | None) -> None:
     side.optimizer.zero_grad(set_to_none=True)
     views = views_of(batch, device)
     with torch.autocast(device.type, half, enabled=half is not None):
-        loss, pooled = training_loss(side.student, side.teacher, side.queue.negatives, *views, _LOSS)
+        loss, pooled = training_loss(side.student, side.teacher, side.objective, *views)
     loss.backward()
     nn.utils.get_total_norm([p.grad for p in side.student.parameters() if p.grad is not None]).item()
     side.optimizer.step()
-    side.queue.enqueue(pooled)
+    side.objective.after_step(side.student, pooled)
 
 
 def _plain_step(side: _Side, views: tuple[Tensor, Tensor]) -> None:
     side.optimizer.zero_grad(set_to_none=True)
     student1, student2 = (side.student(view) for view in views)
     teacher1, teacher2 = (side.teacher(view) for view in views)
-    loss = reference_pixel_contrastive_loss(student1, teacher2, side.queue.negatives, _LOSS.temperature)
-    loss = loss + reference_pixel_contrastive_loss(student2, teacher1, side.queue.negatives, _LOSS.temperature)
+    negatives, temperature = side.objective.queue.negatives, _SETTINGS.loss.temperature
+    loss = reference_pixel_contrastive_loss(student1, teacher2, negatives, temperature)
+    loss = loss + reference_pixel_contrastive_loss(student2, teacher1, negatives, temperature)
     (loss / 2).backward()
     side.optimizer.step()
-    side.queue.enqueue(teacher1.mean(dim=(2, 3)))
+    side.objective.queue.enqueue(teacher1.mean(dim=(2, 3)))
 
 
 def _our_teaching(side: _Side, views: tuple[View, View], half: torch.dtype | None) -> None:
@@ -162,4 +165,4 @@ def _plain_study(side: _Side, views: tuple[Tensor, Tensor]) -> None:
 def _contrast(loss: object, maps: Tensor, queue: NegativeQueue) -> None:
     assert callable(loss)
     for student, teacher in (maps, maps.flip(0)):
-        loss(student.detach().requires_grad_(), teacher, queue.negatives, _LOSS.temperature).backward()
+        loss(student.detach().requires_grad_(), teacher, queue.negatives, _SETTINGS.loss.temperature).backward()

@@ -1,4 +1,4 @@
-"""What the registry knows of one teacher."""
+"""What the registry knows of one published file of weights, and of one teacher."""
 
 from dataclasses import asdict, dataclass
 from pathlib import PurePosixPath
@@ -7,7 +7,7 @@ from urllib.parse import unquote, urlparse
 
 from pcd.layouts import HeadLayout, TrunkLayout
 
-__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "PublishedHash", "TeacherEntry"]
+__all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "PublishedFile", "PublishedHash", "TeacherEntry"]
 
 IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
 IMAGENET_STD: Final = (0.229, 0.224, 0.225)
@@ -31,8 +31,8 @@ class PublishedHash:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TeacherEntry:
-    """A published checkpoint: where it is, what it may be used for, and how it is laid out."""
+class PublishedFile:
+    """Weights that somebody serves: where they are, how they are known, and what they may be used for."""
 
     name: str
     title: str
@@ -50,6 +50,26 @@ class TeacherEntry:
     """About, in 1e6 bytes: where the publisher states no size, the least that the tensors take in fp32."""
     licence: str
     noncommercial: bool
+    accuracy: str
+    """Published, with the branch it measures."""
+    source: str
+    unverified: tuple[str, ...] = ()
+    """Facts that stand here without having been seen in the file itself."""
+
+    @property
+    def file_name(self) -> str:
+        """The publisher's, or our own for a file that the user brings."""
+        return unquote(PurePosixPath(urlparse(self.url).path).name) if self.url else f"{self.name}.pth"
+
+    def describe(self) -> dict[str, Any]:
+        """As plain JSON data."""
+        return asdict(self)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TeacherEntry(PublishedFile):
+    """A published checkpoint, and how it is laid out."""
+
     top_key: str | None
     """Key of the file's dictionary under which the tensors are; None: they are its own entries."""
     wrapper: str = ""
@@ -74,16 +94,6 @@ class TeacherEntry:
     std: tuple[float, float, float] = IMAGENET_STD
     """What the publisher normalised with, for the record: views are normalised with ImageNet's for every teacher, as
     in the released code."""
-    accuracy: str
-    """Published accuracy, with the branch it measures."""
-    source: str
-    unverified: tuple[str, ...] = ()
-    """Facts that stand here without having been seen in the file itself."""
-
-    @property
-    def file_name(self) -> str:
-        """The publisher's, or our own for a file that the user brings."""
-        return unquote(PurePosixPath(urlparse(self.url).path).name) if self.url else f"{self.name}.pth"
 
     def projector_widths(self, channels: int) -> tuple[int, ...]:
         """Of the student's projector, from its backbone's `channels`: [c, hidden …, out], the teacher's head's own.
@@ -104,7 +114,3 @@ class TeacherEntry:
         out = self.head.widths[-1]
         hidden = self.head.widths[1:-1] if self.student_hidden is None else self.student_hidden
         return (*(hidden or (out,)), out)
-
-    def describe(self) -> dict[str, Any]:
-        """As plain JSON data."""
-        return asdict(self)

@@ -12,7 +12,7 @@ from filelock import FileLock
 
 from pcd.errors import PCDError
 from pcd.teachers.download import Progress, download
-from pcd.teachers.entry import TeacherEntry
+from pcd.teachers.entry import PublishedFile
 from pcd.teachers.pins import Identity, identify, pin
 from pcd.teachers.registry import TEACHERS
 
@@ -35,7 +35,7 @@ class Fetched:
 
 
 def fetch_teacher(
-    entry: TeacherEntry,
+    entry: PublishedFile,
     home: Path,
     *,
     file: Path | None = None,
@@ -86,17 +86,17 @@ def fetch_teacher(
         return _settle(entry, lies_here or kept, str(local or entry.url), known, home)
 
 
-def kept_file(entry: TeacherEntry, home: Path) -> Path:
+def kept_file(entry: PublishedFile, home: Path) -> Path:
     """Where the publisher's file lies once it is fetched."""
     return _in_place(entry) or _kept(entry, home)
 
 
-def _kept(entry: TeacherEntry, home: Path) -> Path:
+def _kept(entry: PublishedFile, home: Path) -> Path:
     return home / "teachers" / entry.name / entry.file_name
 
 
 def _download(
-    entry: TeacherEntry,
+    entry: PublishedFile,
     kept: Path,
     home: Path,
     accept_change: bool,
@@ -116,7 +116,7 @@ def _download(
     return known
 
 
-def _identify_kept(entry: TeacherEntry, kept: Path, home: Path) -> Identity | None:
+def _identify_kept(entry: PublishedFile, kept: Path, home: Path) -> Identity | None:
     """None if there is none, or one that is no longer the right one: it is brought anew."""
     if not kept.exists():
         return None
@@ -127,12 +127,12 @@ def _identify_kept(entry: TeacherEntry, kept: Path, home: Path) -> Identity | No
         return None
 
 
-def _in_place(entry: TeacherEntry) -> Path | None:
+def _in_place(entry: PublishedFile) -> Path | None:
     parts = urlparse(entry.url or "")
     return Path(unquote(parts.path)) if parts.scheme == "file" else None
 
 
-def _in_mirror(entry: TeacherEntry, mirror: Path | None) -> Path | None:
+def _in_mirror(entry: PublishedFile, mirror: Path | None) -> Path | None:
     """<name>/<file> below the mirror, or the only file in <name>/, or <file> if no other teacher's has that name."""
     if mirror is None:
         return None
@@ -160,7 +160,7 @@ def _link_or_copy(local: Path, kept: Path) -> None:
     part.replace(kept)
 
 
-def _settle(entry: TeacherEntry, path: Path, source: str, known: Identity, home: Path) -> Fetched:
+def _settle(entry: PublishedFile, path: Path, source: str, known: Identity, home: Path) -> Fetched:
     if known.rests_on == "unknown":
         pin(entry, known.sha256, path.stat().st_size, source, home)
     return Fetched(path, source, known.sha256, known.rests_on == "published", known.as_reported)

@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 
 from pcd.errors import PCDError
 from pcd.stage import write_json
-from pcd.teachers.entry import TeacherEntry
+from pcd.teachers.entry import PublishedFile
 
 __all__ = ["LOCK_FILE", "Identity", "identify", "is_known_file", "pin", "read_pins", "replaced_hash"]
 
@@ -26,7 +26,9 @@ class Identity:
     """Whether a third party's hash says the same; None: there is none."""
 
 
-def identify(entry: TeacherEntry, path: Path, home: Path, *, accept_change: bool = False, source: str = "") -> Identity:
+def identify(
+    entry: PublishedFile, path: Path, home: Path, *, accept_change: bool = False, source: str = ""
+) -> Identity:
     """Hash the file and hold it against what is known of the entry's file.
 
     Args:
@@ -72,7 +74,7 @@ def _hash(path: Path, algorithm: str) -> str:
         return hashlib.file_digest(file, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
 
 
-def pin(entry: TeacherEntry, sha256: str, size: int, source: str, home: Path) -> None:
+def pin(entry: PublishedFile, sha256: str, size: int, source: str, home: Path) -> None:
     """Hold the entry to this file from now on. An earlier pin of another file stays on record below `replaces`."""
     from filelock import FileLock  # it imports asyncio: a tenth of a second, which plans have no use for
 
@@ -116,7 +118,7 @@ def replaced_hash(name: str, home: Path) -> str | None:
     return str(pinned["sha256"]) if pinned.get("replaces") else None
 
 
-def is_known_file(entry: TeacherEntry, sha256: str, home: Path) -> bool:
+def is_known_file(entry: PublishedFile, sha256: str, home: Path) -> bool:
     """Whether a file with this SHA-256 is the one that a fetch would bring: as published, or as pinned here."""
     published, pinned = entry.published_hash, read_pins(home).get(entry.name)
     if pinned is not None and not (published and published.is_whole):

@@ -52,7 +52,7 @@ def test_a_protocol_is_overridden_by_its_name() -> None:
         ("demo", ["pretrain.loss.temperature=0"], "pretrain.loss.temperature: input should be greater than 0, got 0"),
         ("demo", ["pretrain.views.size=100"], "pretrain.views.size: input should be a multiple of 32, got 100"),
         ("demo", ["pretrain.epochs=many"], "pretrain.epochs: input should be a valid number"),
-        ("demo", ["arms=[pdc]"], "arms.0: input should be 'pcd' or 'random', got 'pdc'"),
+        ("demo", ["arms=[pdc]"], 'arms.0: unknown arm "pdc": did you mean "pcd"? valid: '),
         ("demo", ["seeds=[1, 1]"], "seeds names one twice: 1, 1"),
         ("demo", ["teacher=dmeo"], 'unknown teacher "dmeo"; valid: demo'),
         (

@@ -131,3 +131,21 @@ def test_batch_norm_without_statistics_is_rejected() -> None:
 def test_unknown_layer_is_rejected_by_name(layer: nn.Module) -> None:
     with pytest.raises(TypeError, match=type(layer).__name__):
         SpatialAdaptor(nn.Sequential(nn.Linear(4, 4), layer))
+
+
+@given(layout=LAYOUTS, activation=st.sampled_from([nn.ReLU, nn.GELU]), seed=st.integers(0, 10_000))
+def test_gated_by_pixels_the_head_says_of_each_what_it_says_of_a_vector(
+    layout: HeadLayout, activation: type[nn.Module], seed: int
+) -> None:
+    torch.manual_seed(seed)
+    head = _trained_looking(layout, activation)
+    maps = torch.randn(2, layout.widths[0], 2, 3)
+    pixels = head(maps.permute(0, 2, 3, 1).flatten(0, 2))  # (B*H*W, O)
+    mapped = SpatialAdaptor(head, gate="pixel")(maps)
+    torch.testing.assert_close(mapped.permute(0, 2, 3, 1).flatten(0, 2), pixels, rtol=1e-4, atol=1e-4)
+
+
+def test_gated_by_pixels_the_mean_is_no_longer_what_the_head_says() -> None:
+    head = _trained_looking(HeadLayout(widths=(8, 16, 4), bias=True, norm=True, last_norm="none"))
+    maps = torch.randn(2, 8, 3, 3)
+    assert _deviation(SpatialAdaptor(head, gate="pixel")(maps), head(maps.mean(dim=(2, 3)))) > 0.01

@@ -9,14 +9,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pcd.alignment import Geometry
+from pcd.arms.pcd import PixelContrast
 from pcd.distributed import rank
+from pcd.objective import View
 from pcd.queue import NegativeQueue
-from pcd.settings import LossSettings
+from pcd.settings import LossSettings, PretrainSettings
 from pcd.students import Student, build_student
 from pcd.teachers import TEACHERS, load_teacher
 from pcd.teachers.registry import DEMO_CHECKPOINT
 from pcd.train import replicate
-from pcd.training_loss import View, training_loss
+from pcd.training_loss import training_loss
 
 
 @given(length=st.integers(1, 9), batches=st.lists(st.integers(0, 25), max_size=6), seed=st.integers(0, 1000))
@@ -92,12 +94,13 @@ def test_queue_is_no_part_of_what_ddp_broadcasts(of_two_ranks: Callable[[Callabl
     def work() -> float:
         entry = TEACHERS["demo"]
         student = Student(build_student("resnet18"), entry.projector_widths(512), entry.predictor_widths(), None)
-        queue = NegativeQueue(4, 128, seed=0)
-        queue.negatives.fill_(rank() + 1)
+        settings = PretrainSettings(global_batch=4, loss=LossSettings(negatives=4))
+        objective = PixelContrast(settings, entry, student, seed=0, steps=1)
+        objective.queue.negatives.fill_(rank() + 1)
         view = View(torch.randn(2, 3, 64, 64), Geometry(torch.tensor([[0, 0, 1.0, 1.0]] * 2), torch.zeros(2).bool()))
         teacher = load_teacher("demo", DEMO_CHECKPOINT)
-        loss, _ = training_loss(replicate(student), teacher, queue.negatives, view, view, LossSettings())
+        loss, _ = training_loss(replicate(student), teacher, objective, view, view)
         loss.backward()
-        return float(queue.negatives.mean())
+        return float(objective.queue.negatives.mean())
 
     assert of_two_ranks(work) == [1, 2]

@@ -68,14 +68,14 @@ def test_sound_weights_replay_to_a_finite_step(captured: Path) -> None:
 def test_another_ranks_capture_takes_the_weights_from_the_first_ones(captured: Path) -> None:
     saved = torch.load(captured, weights_only=True)
     other = captured.with_name("nonfinite-step1-rank1.pt")
-    torch.save({name: value for name, value in saved.items() if name not in ("student", "negatives")}, other)
+    torch.save({name: value for name, value in saved.items() if name not in ("student", "objective")}, other)
     assert replay(other).first_module == replay(captured).first_module
 
 
 def test_another_ranks_capture_without_the_first_ones_is_the_users_error(captured: Path) -> None:
     saved = torch.load(captured, weights_only=True)
     other = captured.rename(captured.with_name("nonfinite-step1-rank1.pt"))
-    torch.save({name: value for name, value in saved.items() if name not in ("student", "negatives")}, other)
+    torch.save({name: value for name, value in saved.items() if name not in ("student", "objective")}, other)
     with pytest.raises(PCDError, match=r"rank0\.pt is gone"):
         replay(other)
 

@@ -77,3 +77,26 @@ def test_backbone_takes_a_gradient_through_the_whole_student() -> None:
 
 def test_attention_and_heads_are_no_part_of_the_backbone() -> None:
     assert set(_student(8).backbone.state_dict()) == set(build_student("resnet18").state_dict())
+
+
+def test_a_resnet_by_its_numbers_is_torchvisions_of_these_numbers() -> None:
+    named, numbered = build_student("resnet18"), build_student("resnet:basic:2,2,2,2:64,128,256,512")
+    numbered.load_state_dict(named.state_dict())
+    images = torch.randn(2, 3, 64, 64)
+    torch.testing.assert_close(numbered.eval()(images), named.eval()(images))
+    assert numbered.channels == named.channels
+
+
+@pytest.mark.parametrize(
+    "name", ["resnet:", "resnet:basic:2,2,2:1,2,3,4", "resnet:wide:1,1,1,1:8,8,8,8", "resnet:basic:1,1,1,0:8,8,8,8"]
+)
+def test_a_resnet_by_wrong_numbers_is_answered_with_how_to_write_one(name: str) -> None:
+    with pytest.raises(PCDError, match="by its numbers as resnet:basic:2,2,2,2:24,48,96,192"):
+        build_student(name)
+
+
+def test_a_pooled_student_puts_out_what_its_heads_say_of_the_mean() -> None:
+    student = Student(build_student("resnet18"), (512, 24, 12), (), None, pooled=True).eval()
+    images = torch.randn(2, 3, 64, 64)
+    means = student.backbone(images).mean(dim=(2, 3), keepdim=True)
+    torch.testing.assert_close(student(images), student.projector(means))

@@ -6,16 +6,18 @@ import torch
 from torch import Tensor
 
 from pcd.alignment import Geometry
+from pcd.arms.pcd import PixelContrast
 from pcd.errors import PCDError
 from pcd.loss import reference_pixel_contrastive_loss
 from pcd.networks import build_pair
+from pcd.objective import View
 from pcd.optim import build_optimizer
 from pcd.queue import NegativeQueue
 from pcd.settings import LossSettings, OptimizerSettings, PretrainSettings
 from pcd.students import Student, build_student
 from pcd.teachers import TEACHERS, Teacher, load_teacher
 from pcd.teachers.registry import DEMO_CHECKPOINT
-from pcd.training_loss import View, training_loss
+from pcd.training_loss import training_loss
 
 Views = tuple[View, View]
 
@@ -36,6 +38,14 @@ def queue() -> NegativeQueue:
     return NegativeQueue(60, TEACHERS["demo"].head.widths[-1], seed=0)
 
 
+def contrast(queue: NegativeQueue, student: Student, settings: LossSettings | None = None) -> PixelContrast:
+    """PCD's objective, with this queue."""
+    whole = PretrainSettings(global_batch=4, loss=settings or LossSettings())
+    objective = PixelContrast(whole, TEACHERS["demo"], student, seed=0, steps=1)
+    objective.queue = queue
+    return objective
+
+
 @pytest.fixture
 def views() -> Views:
     """Of the upper and of the lower three quarters of four images."""
@@ -51,7 +61,7 @@ def test_pairing_says_which_views_teacher_map_a_student_map_meets(
 ) -> None:
     student.eval()  # so that the student can be asked twice for the same maps
     settings = LossSettings(pairing=pairing)
-    loss, _ = training_loss(student, teacher, queue.negatives, *views, settings)
+    loss, _ = training_loss(student, teacher, contrast(queue, student, settings), *views)
     targets = [teacher(view.images) for view in (reversed(views) if pairing == "crossed" else views)]
     expected = [
         reference_pixel_contrastive_loss(student(view.images), target, queue.negatives, 0.2)
@@ -65,7 +75,7 @@ def test_crossed_and_same_pairing_differ(
 ) -> None:
     student.eval()
     crossed, same = (
-        training_loss(student, teacher, queue.negatives, *views, LossSettings(pairing=pairing))[0]
+        training_loss(student, teacher, contrast(queue, student, LossSettings(pairing=pairing)), *views)[0]
         for pairing in ("crossed", "same")
     )
     assert abs(crossed - same) > 1e-4
@@ -74,13 +84,13 @@ def test_crossed_and_same_pairing_differ(
 def test_teachers_pooled_view_1_joins_the_queue(
     student: Student, teacher: Teacher, queue: NegativeQueue, views: Views
 ) -> None:
-    _, negatives = training_loss(student, teacher, queue.negatives, *views, LossSettings())
+    _, (negatives,) = training_loss(student, teacher, contrast(queue, student), *views)
     torch.testing.assert_close(negatives, teacher(views[0].images).mean(dim=(2, 3)), rtol=1e-4, atol=1e-4)
 
 
 def test_loss_leaves_the_queue_alone(student: Student, teacher: Teacher, queue: NegativeQueue, views: Views) -> None:
     before = queue.negatives.clone()
-    training_loss(student, teacher, queue.negatives, *views, LossSettings())
+    training_loss(student, teacher, contrast(queue, student), *views)
     assert torch.equal(queue.negatives, before)
 
 
@@ -93,7 +103,7 @@ def test_teachers_finer_map_is_pooled_to_the_students_grid(
         def forward(self, images: Tensor) -> Tensor:
             return teacher(images).repeat_interleave(2, dim=2).repeat_interleave(2, dim=3)
 
-    losses = [training_loss(student, t, queue.negatives, *views, LossSettings())[0] for t in (teacher, Finer())]  # type: ignore[arg-type]
+    losses = [training_loss(student, t, contrast(queue, student), *views)[0] for t in (teacher, Finer())]  # type: ignore[arg-type]
     torch.testing.assert_close(losses[1], losses[0])
 
 
@@ -113,7 +123,7 @@ def before_and_after(
     both = torch.nn.ModuleDict({"student": student, "teacher": teacher})
     before = copy.deepcopy(both.state_dict())
     optimizer = build_optimizer(student, PretrainSettings().optimizer)
-    training_loss(student, teacher, queue.negatives, *views, LossSettings())[0].backward()
+    training_loss(student, teacher, contrast(queue, student), *views)[0].backward()
     optimizer.step()
     return before, both.state_dict()
 
@@ -152,7 +162,7 @@ def test_steps_on_one_batch_lower_its_loss(
     optimizer = build_optimizer(student, OptimizerSettings(name="adamw", learning_rate=1e-3))
     losses = []
     for _ in range(6):
-        loss, _ = training_loss(student, teacher, queue.negatives, *views, LossSettings())
+        loss, _ = training_loss(student, teacher, contrast(queue, student), *views)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

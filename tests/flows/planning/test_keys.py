@@ -55,7 +55,9 @@ def test_the_files_are_the_same_wherever_the_source_lies(source: Path) -> None:
 @pytest.mark.parametrize(
     ("touched", "module", "changes"),
     [
-        ("pcd/loss.py", "pcd.train", True),
+        ("pcd/pairing.py", "pcd.arms.pcd", True),
+        ("pcd/arms/seed.py", "pcd.train", False),
+        ("pcd/arms/registry.py", "pcd.train", False),
         ("pcd/loss.py", "eval.finetune", False),
         ("pcd/students.py", "eval.finetune", True),
         ("eval/detectron/config.py", "eval.finetune", True),
