@@ -153,7 +153,7 @@ def make_plan(benchmark: Benchmark) -> Plan:
             runtime={"teacher_file": str(benchmark.teacher_file) if benchmark.teacher_file else None},
         )  # fmt: skip
 
-    cells = []
+    cells: list[dict[str, Any]] = []
     for cell in matrix:
         cell_inputs = {}
         if cell.pretrain:
