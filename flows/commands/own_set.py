@@ -53,26 +53,21 @@ def with_own_set(profile: str, overrides: Sequence[str], folder: Path) -> tuple[
     if not fitting:
         what = "detector's protocol" if not takes_classes else "probe (linear, knn, low_shot)"
         raise PCDError(f"{folder} is of kind {settings.kind}, and profile {profile} has no {what} to use it")
-    changes, lines = _as_overrides(f"sets.{name}", settings.model_dump(mode="json")), [f"set {name}: {_told(settings)}"]
-    train = check_coco(settings.train_annotations, settings.train_images) if isinstance(settings, CocoSet) else None
-    if train is not None:
+    changes: dict[str, Any] = {f"sets.{name}": settings.model_dump(mode="json")}
+    given, lines, train = {one.partition("=")[0] for one in overrides}, [f"set {name}: {_told(settings)}"], None
+    if isinstance(settings, CocoSet):
+        train = check_coco(settings.train_annotations, settings.train_images)
         lines += _facts(train, settings)
     for key, protocol in fitting.items():
         fit = fit_detector(train, protocol) if train is not None else {}
+        fit = {field: value for field, value in fit.items() if f"protocols.{key}.{field}" not in given}
+        told = ", ".join(f"{field} {protocol[field]} -> {value}" for field, value in fit.items())
+        lines.append(f"protocol {key}: {told or 'its sizes and anchors are kept'}")
         chosen = {"set": name} | ({"score_by": settings.kind} if "score_by" in protocol else {}) | fit
-        given = {override.partition("=")[0] for override in overrides}
-        changed = [f"{field} {protocol[field]} -> {value}" for field, value in fit.items()
-                   if f"protocols.{key}.{field}" not in given]  # fmt: skip
-        lines.append(f"protocol {key}: {', '.join(changed) or 'its sizes and anchors fit'}")
-        for field, value in chosen.items():
-            changes += _as_overrides(f"protocols.{key}.{field}", value)
+        changes |= {f"protocols.{key}.{field}": value for field, value in chosen.items()}
     if isinstance(benchmark.data, CocoData) and len(fitting) == len(plain):  # nothing reads its labelled images
-        changes += _as_overrides("data", {"kind": "pool", "pool": str(benchmark.data.pool)})
-    return load_profile(profile, [*changes, *overrides]), lines
-
-
-def _as_overrides(key: str, value: Any) -> list[str]:
-    return [f"{key}={json.dumps(value)}"]
+        changes["data"] = {"kind": "pool", "pool": str(benchmark.data.pool)}
+    return load_profile(profile, [*overrides, *(f"{key}={json.dumps(value)}" for key, value in changes.items())]), lines
 
 
 def _told(settings: LabelledSet) -> str:

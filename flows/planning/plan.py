@@ -192,7 +192,7 @@ def make_plan(benchmark: Benchmark) -> Plan:
             cells.append(record | {"pretrain": cell.pretrain, "set": labelled})
 
     inputs = {stage.id: stage.id for stage in stages.values() if stage.kind in ("finetune", "pretrain")}
-    labelled_sets = dict.fromkeys(cell["set"] for cell in cells)
+    labelled_sets: list[str | None] = list(dict.fromkeys(cell["set"] for cell in cells))
     inputs |= {stage: stage for stage in map(data_stage, labelled_sets)}
     set_places = {name: (places_in(name) or {})["data_places"] for name in labelled_sets if name}
     aggregate = {
