@@ -40,7 +40,8 @@ def draw_ap_bars(cells: pd.DataFrame, path: Path, holes: Sequence[Hole] = ()) ->
         given = {metric: label for metric, label in HEADLINES.items() if metric in cells}
         found = {metric: label for metric, label in given.items() if of_protocol[metric].notna().any()} or given
         for i, (metric, label) in enumerate(found.items()):
-            places = np.array([place for place, arm in enumerate(arms) if counts[arm]]) + (i - 0.5) * 0.38
+            places = np.array([place for place, arm in enumerate(arms) if counts[arm]])
+            places = places + (i - (len(found) - 1) / 2) * 0.38
             values = [of_protocol.loc[of_protocol["arm"] == arm, metric] for arm in arms if counts[arm]]
             means, stds = [v.mean() for v in values], [v.std(ddof=1) if len(v) > 1 else 0.0 for v in values]
             bars = axes.bar(places, means, 0.36, color=_COLOURS[i], alpha=0.75, label=label)

@@ -157,8 +157,8 @@ def write_tables(
 ) -> None:  # fmt: skip
     """Write cells.csv, arms.csv, ap_table.json, ap_table.md, ap_table.html, and ap_summary.md with the APs alone.
 
-    `further` tables of text stand behind those of arms and cells, each under its title. `notes` stand under the tables of ap_table.*, those of the `holes` before them; cells.csv has the cells that there
-    are.
+    `further` tables of text stand behind those of arms and cells, each under its title. `notes` stand under the tables
+    of ap_table.*, those of the `holes` before them; cells.csv has the cells that there are.
     """
     notes, further = [*hole_notes(len(cells), holes), *notes], further or {}
     cells.to_csv(folder / "cells.csv", index=False, float_format="%.4f")

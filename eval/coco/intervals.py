@@ -90,7 +90,7 @@ def interval_note() -> str:
 
 
 def arm_mistakes(cells: Sequence[Evaluated]) -> pd.DataFrame:
-    """One row per arm, protocol, task and kind of mistake, means over seeds: columns count and cost (points of AP50)."""
+    """One row per arm, protocol, task and kind, with the means over seeds: count, and cost (points of AP50)."""
     rows = []
     for cell in cells:
         file = cell.folder / MISTAKES

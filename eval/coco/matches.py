@@ -17,9 +17,7 @@ from pcd.errors import PCDError
 __all__ = ["ImageMatches", "Matches", "collect", "match_image", "read_matches"]
 
 _BITS: Final = (1 << np.arange(len(IOU_THRESHOLDS))).astype(np.uint16)
-_FIELDS: Final = (
-    *("images", "categories", "image", "category", "true", "ignored", "object_image", "object_category"),
-)
+_FIELDS: Final = (*("images", "categories", "image", "category", "true", "ignored", "object_image", "object_category"),)
 
 
 @dataclass(frozen=True, slots=True)

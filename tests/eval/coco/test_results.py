@@ -47,7 +47,9 @@ def test_a_record_of_boxes_alone_is_enough_for_boxes(tmp_path: Path, own_coco: d
     assert len(read_results(tmp_path / "p.json", own_coco, ["bbox"])) == 1
 
 
-@pytest.mark.parametrize(("content", "told"), [("nonsense", "cannot be read"), ('{"images": []}', "has no annotations")])
+@pytest.mark.parametrize(
+    ("content", "told"), [("nonsense", "cannot be read"), ('{"images": []}', "has no annotations")]
+)
 def test_annotations_that_are_none_are_told(content: str, told: str, tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text(content)
     with pytest.raises(PCDError, match=told):

@@ -114,7 +114,9 @@ def test_a_detector_that_finds_nothing_leaves_an_empty_list(
     assert json.loads((nothing_folder / "predictions.json").read_text()) == []
 
 
-def test_the_predictions_and_what_comparisons_rest_on_are_left(nothing: dict[str, float | None], nothing_folder: Path) -> None:
+def test_the_predictions_and_what_comparisons_rest_on_are_left(
+    nothing: dict[str, float | None], nothing_folder: Path
+) -> None:
     left = {"predictions.json", "matches_bbox.npz", "matches_segm.npz", "mistakes.json"}
     assert {path.name for path in nothing_folder.iterdir()} == left | {"activity.json"}
 
@@ -169,7 +171,9 @@ def test_figures_and_detections_are_those_of_detectron2s_own_evaluator(
     cfg = new_config()
     stock = COCOEvaluator(val_name, ("bbox", "segm"), distributed=False, output_dir=str(tmp_path), use_fast_impl=False)
     expected = inference_on_dataset(new_detector(cfg), evaluation_loader(cfg, val_name, 0), stock)
-    found = [json.loads(path.read_text()) for path in (folder / "predictions.json", tmp_path / "coco_instances_results.json")]
+    found = [
+        json.loads(path.read_text()) for path in (folder / "predictions.json", tmp_path / "coco_instances_results.json")
+    ]
     assert found[0] == found[1]
     for task, of_task in expected.items():
         for name, value in of_task.items():
