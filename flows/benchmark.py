@@ -135,7 +135,7 @@ def benchmark(
                 journal.note("stopped" if was_stopped else "failed", reason=f"{type(error).__name__}: {error}")
             raise
     if not publisher.is_through:
-        print("MLflow has not taken all yet; it is kept, and the next run sends it", flush=True)
+        print("MLflow has not taken all yet; it is kept, and sent behind this run or by the next", flush=True)
     if failures:
         raise StageFailedError(told(failures))
     return str(folder)
@@ -162,14 +162,19 @@ def _begin(plan: Plan, part: str | None, rerun_of: str | None) -> tuple[Journal,
         environment=describe_environment(), tracking_uri=tracking_uri(), artifacts=str(home() / "mlartifacts"),
         tags=tags, store_part=part, prefect_api=api_address(), server=server,
     )  # fmt: skip
-    tracker = Tracker(run)
+    journal = Journal.begin(run, home())  # first: whoever finds it closes what a killed process opened in MLflow
+    try:
+        tracker = Tracker(run)
+    except PCDError:
+        journal.forget()
+        raise
     page = _mlflow_page(tracker)
     _say_to_prefect(
         lambda: create_link_artifact(
             key="mlflow-run", link=page, link_text="MLflow run", description="metrics, AP table, artifacts"
         )
     )
-    return Journal.begin(run, home()), tracker
+    return journal, tracker
 
 
 def _submit(runner: Runner, stage: Stage) -> PrefectFuture[Any]:
