@@ -56,7 +56,10 @@ def _told(settings: ProbeSettings) -> str:
 def _knn_probe(spec: Spec, settings: KnnSettings, frozen: FrozenFeatures, _seed: int) -> dict[str, Any]:
     spec.activity("voting", 0, 1)
     parts = (frozen.train, frozen.train_labels, frozen.val, frozen.val_labels)
-    return {"metrics": {"knn_top1": knn_top1(*parts, settings.neighbours, settings.temperature)}}
+    metrics = {"knn_top1": knn_top1(*parts, settings.neighbours, settings.temperature)}
+    spec.metrics.drop_after(0)
+    spec.metrics.log(1, 1, metrics)
+    return {"metrics": metrics}
 
 
 _PROBES: Final[Mapping[str, Callable[[Spec, Any, FrozenFeatures, int], dict[str, Any]]]] = {
