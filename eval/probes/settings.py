@@ -30,7 +30,10 @@ class _OnFeatures(Settings):
 
 
 class LinearSettings(_OnFeatures):
-    """A linear classifier; defaults and schedule are those of facebookresearch/moco@010242b main_lincls.py."""
+    """A linear classifier; defaults and schedule are those of facebookresearch/moco@010242b main_lincls.py.
+
+    The rate of 30 was found for MoCo's features: where a backbone's are much larger, the loss and `train_metrics` tell.
+    """
 
     kind: Literal["linear"] = "linear"
     epochs: int = setting(100, "passes over the training features", "ours", ge=1)

@@ -10,7 +10,7 @@ import pytest
 import torch
 from PIL import Image
 
-from eval.data import DataSet, Split, write_data_set
+from eval.prepare_data import prepare_data
 from eval.probes.frozen import FrozenFeatures
 from pcd.stage import Spec, read_spec
 
@@ -32,15 +32,10 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def data(pictures: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def data(pictures: Path, tmp_path_factory: pytest.TempPathFactory, new_spec: Callable[..., Path]) -> Path:
     """What the data stage leaves of `pictures`."""
     out = tmp_path_factory.mktemp("data")
-    for split in ("train", "val"):
-        names = sorted(path.relative_to(pictures / split).as_posix() for path in (pictures / split).glob("*/*"))
-        (out / f"{split}.json").write_text(json.dumps(names))
-    train, val = (Split(pictures / split, out / f"{split}.json") for split in ("train", "val"))
-    counts = {"train": 9, "val": 6}
-    write_data_set(out, DataSet("pictures", None, train, val, tuple(COLOURS), counts, "F", score=None))
+    prepare_data(read_spec(new_spec(out, {"data": {"kind": "classes", "folder": str(pictures)}})))
     return out
 
 
