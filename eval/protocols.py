@@ -171,7 +171,7 @@ _ALL: Final = (
         base="low_shot_1",
         changes={"share": 0.1},
         data_kind="classes",
-        source="as low_shot_1",
+        source="logistic regression as in facebookresearch/msn@5474d5f logistic_eval.py",
         unverified=", ".join(DEPARTURES["low_shot"]),
         world_size=1,
     ),

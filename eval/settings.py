@@ -69,7 +69,7 @@ VocList = Literal[
 class VocSet(Settings):
     """Pascal VOC's boxes as the devkit unpacks them: VOCdevkit/VOC2007/{Annotations,ImageSets/Main,JPEGImages}.
 
-    Defaults are VOC 07+12, as facebookresearch/moco@7397dfe detection/configs/pascal_voc_R_50_C4_24k.yaml has it.
+    Defaults are VOC 07+12, as facebookresearch/moco@90e244a detection/configs/pascal_voc_R_50_C4_24k.yaml has it.
     """
 
     kind: Literal["voc"] = "voc"

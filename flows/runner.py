@@ -136,6 +136,8 @@ class Runner:
             self._refuse_to_repeat(stage, error)
             raise
         self.reporter.stage_ends(stage, seconds, _summary(stage, result))
+        for warning in result.get("warnings", ()):
+            self.reporter.note(f"warning: {warning}")
         return folder
 
     def _commit(self, stage: Stage, command: list[str], seconds: float) -> tuple[Path, dict[str, Any]]:
@@ -203,7 +205,9 @@ def _summary(stage: Stage, result: dict[str, Any]) -> str:
                 f": {result['parameters'] / 1e6:.1f} M parameters, SHA-256 {result['sha256'][:12]}, {result['licence']}"
             )
         case "data":
-            return f": {result['pool']} images to pre-train on, {result['train']} + {result['val']} labelled"
+            pool = [f"{result['pool']} images to pre-train on"] if result["pool"] else []
+            labelled = [f"{result['train']} + {result['val']} labelled"] if result["train"] else []
+            return f": {', '.join(pool + labelled)}"
         case "pretrain":
             damaged = f", {result['unreadable_images']} images could not be read" if result["unreadable_images"] else ""
             return f": {result['steps']} steps in {result['precision']}, the loss by {result['loss_backend']}{damaged}"

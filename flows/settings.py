@@ -216,5 +216,6 @@ class Benchmark(Settings):
     @model_validator(mode="after")
     def _detectors_fit_student_and_sets(self) -> "Benchmark":
         kinds: dict[str | None, str] = {name: labelled.kind for name, labelled in self.sets.items()}
-        check_detectors(self.protocols, self.pretrain.student, kinds | {None: self.data.kind})
+        processes = self.runtime.processes * self.runtime.nodes
+        check_detectors(self.protocols, [self.pretrain.student], kinds | {None: self.data.kind}, processes)
         return self

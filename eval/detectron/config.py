@@ -7,6 +7,7 @@ from fvcore.common.config import CfgNode
 
 from eval.detectron import c4_heads, student_backbone
 from eval.finetune_settings import Architecture, FinetuneSettings
+from pcd.errors import PCDError
 from pcd.export import DETECTRON2_RESNETS
 from pcd.views import IMAGENET_MEAN, IMAGENET_STD
 
@@ -25,7 +26,14 @@ def build_config(settings: FinetuneSettings, student: str, classes: int, device:
 
     RGB input with ImageNet's mean and std, the stride in the 3x3 convolution and nothing frozen: that is how the
     student was pre-trained. A detector fed with BGR instead loses 4 AP without an error (open-mmlab/mmdetection#9111).
+
+    Raises PCDError for a C4 detector over anything but a ResNet of Detectron2's.
     """
+    if not settings.has_pyramid and student not in DETECTRON2_RESNETS:
+        raise PCDError(
+            f'{settings.architecture} cannot stand on "{student}", whose last stage Detectron2 cannot make a head of; '
+            "choose a protocol with an FPN"
+        )
     cfg = model_zoo.get_config(_ZOO[settings.architecture])
     norm = "SyncBN" if sync_norm else "BN"
 

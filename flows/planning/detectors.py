@@ -1,6 +1,6 @@
 """Whether the detectors of a benchmark can stand on its student and learn from their sets: before anything runs."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel
 
@@ -9,8 +9,10 @@ from eval.finetune_settings import C4_STUDENTS, FinetuneSettings
 __all__ = ["check_detectors"]
 
 
-def check_detectors(protocols: Mapping[str, BaseModel], student: str, kinds: Mapping[str | None, str]) -> None:
-    """Raises ValueError on a detector that its student, or its set, does not fit.
+def check_detectors(
+    protocols: Mapping[str, BaseModel], students: Iterable[str], kinds: Mapping[str | None, str], processes: int
+) -> None:
+    """Raises ValueError on a detector that a student, its set or the number of processes does not fit.
 
     Args:
         kinds: name of each labelled set to its kind (coco, voc, …); under None that of the benchmark's `data`.
@@ -18,10 +20,17 @@ def check_detectors(protocols: Mapping[str, BaseModel], student: str, kinds: Map
     for name, settings in protocols.items():
         if not isinstance(settings, FinetuneSettings):
             continue
-        if not settings.has_pyramid and student not in C4_STUDENTS:
+        strange = [student for student in students if student not in C4_STUDENTS]
+        if strange and not settings.has_pyramid:
             raise ValueError(
-                f'protocols.{name}: {settings.architecture} cannot stand on "{student}"; choose a student of '
+                f'protocols.{name}: {settings.architecture} cannot stand on "{strange[0]}"; choose a student of '
                 f"{', '.join(C4_STUDENTS)}, or a protocol with an FPN"
+            )
+        if settings.batch % processes:
+            raise ValueError(
+                f"protocols.{name}: a batch of {settings.batch} does not divide among {processes} processes; choose "
+                f"another number in runtime.processes, or scale the protocol to it: protocols.{name}.world_size="
+                f"{processes}"
             )
         kind = kinds.get(settings.set)
         if settings.score_by not in ("coco", kind):

@@ -66,6 +66,7 @@ def test_a_protocol_is_overridden_by_its_name() -> None:
             'protocols.c4_1x: mask_rcnn_c4 cannot stand on "mobilenet_v3_large"; choose a student of resnet18, '
             "resnet34, resnet50, or a protocol with an FPN",
         ),
+        ("demo", ["runtime.processes=3"], "a batch of 8 does not divide among 3 processes; choose another number in"),
         ("demo", ["protocols.mine.base=fpn1x"], 'protocols: unknown protocol "fpn1x": did you mean "fpn_1x"?'),
         ("demo", ["protocols.c4_1x.fpn_channels=64"], "protocols.c4_1x: fpn_channels: mask_rcnn_c4 has no such part"),
         ("demo", ["protocols.fpn_1x.world_size=0"], "world_size is the number of processes to scale the protocol to"),

@@ -29,7 +29,7 @@ FIGURES = {
     "cityscapes": {"segm/AP", "segm/AP50", "segm/AP-car"},
 }
 DETECTORS = [name for name in PROTOCOLS if isinstance(resolve(name), FinetuneSettings)]
-QUICK = ("fpn_1x", "voc_c4_24k", "cityscapes_fpn")
+QUICK = ("voc_c4_24k", "cityscapes_fpn")
 
 Fine = Callable[..., tuple[Spec, dict[str, Any]]]
 

@@ -47,6 +47,12 @@ def test_the_extra_norm_stands_behind_res5_and_is_no_part_of_the_backbone(
     assert EXTRA_NORM not in dict(plain.roi_heads.res5.named_children())
 
 
+def test_a_student_that_is_no_resnet_of_detectron2s_is_refused_in_one_line(new_config: Callable[..., Any]) -> None:
+    with pytest.raises(PCDError, match='mask_rcnn_c4 cannot stand on "mobilenet_v3_large"') as caught:
+        new_config("mobilenet_v3_large", **C4)
+    assert "\n" not in str(caught.value)
+
+
 def test_all_anchor_sizes_are_on_the_one_map(new_config: Callable[..., Any], new_detector: Callable[..., Any]) -> None:
     generator = new_detector(new_config(**C4, anchor_sizes=(16, 32, 64, 128))).proposal_generator.anchor_generator
     assert generator.strides == [16]
