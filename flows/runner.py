@@ -214,7 +214,7 @@ def _summary(stage: Stage, result: dict[str, Any]) -> str:
         case "watch":
             return f": {len(result['curve'])} snapshots evaluated"
         case "finetune":
-            box, mask = result["metrics"]["bbox/AP"], result["metrics"]["segm/AP"]
+            box, mask = (result["metrics"].get(name) for name in ("bbox/AP", "segm/AP"))
             matched, difference = result["matched_tensors"], result["feature_difference"]
             proof = f"{matched} backbone tensors matched, features equal to {difference:.0e}"
             return f": box AP {_or_dash(box)}, mask AP {_or_dash(mask)} ({proof})"

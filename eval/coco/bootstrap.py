@@ -21,13 +21,11 @@ from numpy.typing import NDArray
 from scipy import sparse
 
 from eval.coco.matches import Matches
-from eval.coco.overlaps import IOU_THRESHOLDS
+from eval.coco.overlaps import IOU_THRESHOLDS, RECALLS
 from pcd.errors import PCDError
 
-__all__ = ["CONFIDENCE", "RECALLS", "Interval", "draw_weights", "interval", "resample", "weighted_ap"]
+__all__ = ["CONFIDENCE", "Interval", "draw_weights", "interval", "resample", "weighted_ap"]
 
-RECALLS: Final = np.linspace(0, 1, 101)
-"""The recalls at which COCO reads precision, with its rounding."""
 CONFIDENCE: Final = 0.95
 _AT_ONCE: Final = 100
 """Draws of which one category is computed together: a few MB, which a processor's cache holds."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -55,7 +55,9 @@ def arm_intervals(cells: Sequence[Evaluated], baseline: str, threads: int = 1) -
                     base_value, base_draws = drawn[baseline]
                     difference = interval(value - base_value, draws - base_draws)
                 names = {"arm": arm, "protocol": protocol, "task": task, "n": len(by_arm[arm])}
-                rows.append(names | _ends("ap", interval(value, draws), "") | _ends("delta", difference, "delta_"))
+                own = interval(value, draws)
+                own = replace(own, low=max(own.low, 0.0), high=min(own.high, 100.0))
+                rows.append(names | _ends("ap", own, "") | _ends("delta", difference, "delta_"))
     columns = ["arm", "protocol", "task", "n", "ap", "low", "high", "delta", "delta_low", "delta_high"]
     return pd.DataFrame(rows, columns=columns)
 
@@ -68,16 +70,16 @@ def _ends(name: str, found: Interval | None, prefix: str) -> dict[str, float]:
 def printed_intervals(intervals: pd.DataFrame, baseline: str) -> pd.DataFrame:
     """As text, with one column for AP and one for the difference."""
 
-    def text(value: float, low: float, high: float, sign: str) -> str:
+    def text(value: float, low: float, high: float, *, sign: str) -> str:
         return "–" if np.isnan(value) else f"{value:{sign}.1f} ({low:{sign}.1f} to {high:{sign}.1f})"
 
     shown = intervals[["arm", "protocol"]].astype(str)
     shown["of"] = intervals["task"].map(_LABELS)
     shown["n"] = intervals["n"].astype(str)
-    ends = intervals[["ap", "low", "high"]].itertuples(index=False)
-    shown["AP"] = [text(*row, "") for row in ends]
-    ends = intervals[["delta", "delta_low", "delta_high"]].itertuples(index=False)
-    shown[f"Δ {baseline}"] = [text(*row, "+") for row in ends]
+    ends = zip(intervals["ap"], intervals["low"], intervals["high"], strict=True)
+    shown["AP"] = [text(*row, sign="") for row in ends]
+    ends = zip(intervals["delta"], intervals["delta_low"], intervals["delta_high"], strict=True)
+    shown[f"Δ {baseline}"] = [text(*row, sign="+") for row in ends]
     return shown
 
 

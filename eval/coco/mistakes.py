@@ -10,9 +10,8 @@ from typing import Final, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from eval.coco.bootstrap import RECALLS
 from eval.coco.matches import ImageMatches
-from eval.coco.overlaps import IOU_THRESHOLDS, ImageOverlaps
+from eval.coco.overlaps import IOU_THRESHOLDS, RECALLS, ImageOverlaps
 
 __all__ = ["KINDS", "Kind", "Mistakes", "count_mistakes"]
 
@@ -78,10 +77,11 @@ def count_mistakes(images: Sequence[tuple[ImageOverlaps, ImageMatches]]) -> Mist
 
     ap50 = _ap(whole, categories)
     kinds: list[Kind] = list(KINDS)
-    counts = {kind: int((whole.kind == i).sum()) for i, kind in enumerate(kinds)} | {"missed": int(unfound.sum())}
-    mended = {kind: _ap(_mended(whole, i, categories), categories) for i, kind in enumerate(kinds) if kind != "missed"}
+    counts = {kind: int((whole.kind == i).sum()) for i, kind in enumerate(kinds)}
+    counts["missed"] = int(unfound.sum())
+    mended = {kind: _ap(_mended(whole, i, categories), categories) for i, kind in enumerate(kinds)}
     mended["missed"] = _ap(whole, categories[~unfound])
-    return Mistakes(ap50, counts, {kind: max(mended[kind] - ap50, 0.0) for kind in kinds})  # type: ignore[arg-type]
+    return Mistakes(ap50, counts, {kind: max(mended[kind] - ap50, 0.0) for kind in kinds})
 
 
 def _sort_image(image: ImageOverlaps, matched: ImageMatches, first: int) -> tuple[_Found, NDArray[np.int64]]:

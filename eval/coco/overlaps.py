@@ -9,10 +9,12 @@ import numpy as np
 from faster_coco_eval import mask as coco_mask
 from numpy.typing import NDArray
 
-__all__ = ["IOU_THRESHOLDS", "MAX_DETECTIONS", "ImageOverlaps", "overlaps"]
+__all__ = ["IOU_THRESHOLDS", "MAX_DETECTIONS", "RECALLS", "ImageOverlaps", "overlaps"]
 
 IOU_THRESHOLDS: Final = np.linspace(0.5, 0.95, 10)
 """COCO's, with its rounding: 0.5, 0.55, …, 0.95."""
+RECALLS: Final = np.linspace(0, 1, 101)
+"""At which COCO reads precision, with its rounding."""
 MAX_DETECTIONS: Final = 100
 """That count, of one image and one category."""
 
@@ -79,7 +81,8 @@ def _best_of_each_category(detections: list[dict[str, Any]]) -> list[dict[str, A
     ordered = sorted(detections, key=lambda d: -d["score"])
     if len(ordered) <= MAX_DETECTIONS:
         return ordered
-    kept, counts = [], defaultdict(int)
+    kept: list[dict[str, Any]] = []
+    counts: dict[int, int] = defaultdict(int)
     for detection in ordered:
         counts[detection["category_id"]] += 1
         if counts[detection["category_id"]] <= MAX_DETECTIONS:

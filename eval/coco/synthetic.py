@@ -90,7 +90,7 @@ def _outline(random: np.random.Generator, box: NDArray[np.float64]) -> NDArray[n
     radii = random.uniform(0.85, 1, _VERTICES)
     centre, half = box[:2] + box[2:] / 2, np.abs(box[2:]) / 2
     corners = centre + half * radii[:, None] * np.stack([np.cos(angles), np.sin(angles)], axis=1)
-    return np.clip(corners, 0, (640, 480))
+    return np.asarray(np.clip(corners, 0, (640, 480)))
 
 
 def _bounds(corners: NDArray[np.float64]) -> list[float]:
