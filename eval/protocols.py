@@ -7,6 +7,7 @@ from typing import Any, Final, Literal
 from pydantic import JsonValue
 
 from eval.finetune_settings import FinetuneSettings
+from eval.probes.settings import DEPARTURES, PROBES
 from pcd.errors import PCDError, unknown_name
 from pcd.settings import Settings
 
@@ -141,11 +142,44 @@ _ALL: Final = (
         source=f"{_D2} Cityscapes/mask_rcnn_R_50_FPN.yaml, with the BatchNorm of fpn_1x",
         unverified="Detectron2's figure starts from a detector trained on COCO, this one from the backbone alone",
     ),
+    Protocol(
+        name="linear",
+        changes={"kind": "linear"},
+        data_kind="classes",
+        source="facebookresearch/moco@010242b main_lincls.py",
+        unverified=", ".join(DEPARTURES["linear"]),
+        world_size=1,
+    ),
+    Protocol(
+        name="knn",
+        changes={"kind": "knn"},
+        data_kind="classes",
+        source="facebookresearch/dino@04c0ad9 eval_knn.py",
+        unverified=", ".join(DEPARTURES["knn"]),
+        world_size=1,
+    ),
+    Protocol(
+        name="low_shot_1",
+        changes={"kind": "low_shot", "share": 0.01},
+        data_kind="classes",
+        source="logistic regression as in facebookresearch/msn@5474d5f logistic_eval.py",
+        unverified=", ".join(DEPARTURES["low_shot"]),
+        world_size=1,
+    ),
+    Protocol(
+        name="low_shot_10",
+        base="low_shot_1",
+        changes={"share": 0.1},
+        data_kind="classes",
+        source="logistic regression as in facebookresearch/msn@5474d5f logistic_eval.py",
+        unverified=", ".join(DEPARTURES["low_shot"]),
+        world_size=1,
+    ),
 )
 
 PROTOCOLS: Final[Mapping[str, Protocol]] = {protocol.name: protocol for protocol in _ALL}
 
-_SETTINGS: Final[Mapping[str, type[Settings]]] = {"detector": FinetuneSettings}
+_SETTINGS: Final[Mapping[str, type[Settings]]] = {"detector": FinetuneSettings, **PROBES}
 """Kind of a protocol to its settings."""
 
 
@@ -212,6 +246,8 @@ def _scaled(values: Mapping[str, Any], reference: int, world_size: Any) -> dict[
     Batch and learning rate grow as the processes do; iterations and warm-up fall. See `auto_scale_workers` in
     facebookresearch/detectron2@v0.6 detectron2/engine/defaults.py.
     """
+    if values.get("kind", "detector") != "detector":
+        raise ValueError("world_size scales detectors; a probe runs in one process")
     if not isinstance(world_size, int) or world_size < 1:
         raise ValueError(f"world_size is the number of processes to scale the protocol to, got {world_size!r}")
     fields = FinetuneSettings.model_fields

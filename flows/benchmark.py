@@ -79,6 +79,8 @@ _TASKS: Final[dict[StageKind, Task[[Runner, Stage], State[None]]]] = {
     "watch": _stage_task("watch_student", "What the student is worth while it is pre-trained, snapshot by snapshot."),
     "backbone": _stage_task("bring_backbone", "Take a backbone that is made elsewhere."),
     "finetune": _stage_task("finetune_detector", "Mask R-CNN and its AP; a retry goes on from the last checkpoint."),
+    "features": _stage_task("compute_features", "Every labelled image once through a frozen backbone."),
+    "probe": _stage_task("probe_features", "A linear, nearest-neighbour or low-shot classifier of frozen features."),
     "aggregate": _stage_task("aggregate_results", "The AP table and its figures."),
 }
 
@@ -96,7 +98,7 @@ def benchmark(
         from_stage: this stage and all behind it are computed anew.
         fresh: all stages are.
         part: a part of the store for this run alone; what it shares with the whole store is named in `share`.
-        share: kinds of stages taken from the whole store: teacher, data, pretrain, finetune.
+        share: kinds of stages taken from the whole store: teacher, data, pretrain, features, finetune, probe.
         rerun_of: MLflow's id of the run that this one repeats.
 
     Raises:

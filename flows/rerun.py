@@ -91,7 +91,7 @@ def find_original(run: str | None) -> RunRecord:
         raise PCDError(
             f"benchmark {original.name} was recorded without its settings; run it once more with this version"
         )
-    if not any(stage.startswith("finetune:") for stage in original.stages):
+    if not any(stage.startswith(("finetune:", "probe:")) for stage in original.stages):
         raise PCDError(f"benchmark {original.name} has no cells to judge; it pre-trains alone")
     return original
 

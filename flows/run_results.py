@@ -10,8 +10,8 @@ from flows.store.store import Store
 
 __all__ = ["fetch_stages", "read_cells"]
 
-_CELL: Final = "finetune:"
-_COMPUTES: Final = ("pretrain", "finetune")
+_CELLS: Final = ("finetune:", "probe:")
+_COMPUTES: Final = ("pretrain", "finetune", "features", "probe")
 """Stages whose source, versions and hardware move an AP. What teacher and data leave is known by its content."""
 _COMPUTING_PACKAGES: Final = frozenset(
     (
@@ -42,12 +42,12 @@ def read_cells(stages: Mapping[str, str], holes: Mapping[str, str], roots: Seque
         holes: id of a cell's stage to the reason why the run has no result of it.
         roots: folders of stores, <root>/<kind>/<key>/; the first that has a stage counts.
     """
-    cells = dict.fromkeys(stage for stage in (*stages, *holes) if stage.startswith(_CELL))
+    cells = dict.fromkeys(stage for stage in (*stages, *holes) if stage.startswith(_CELLS))
     return [_read_cell(stage, stages, holes, roots) for stage in cells]
 
 
 def _read_cell(stage: str, stages: Mapping[str, str], holes: Mapping[str, str], roots: Sequence[Path]) -> CellRun:
-    cell = stage.removeprefix(_CELL)
+    cell = stage.partition(":")[2]
     group = cell.rpartition(".")[0]
     if stage in holes:
         return CellRun(cell=cell, group=group, hole=holes[stage])

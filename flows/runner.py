@@ -220,6 +220,13 @@ def _summary(stage: Stage, result: dict[str, Any]) -> str:
             matched, difference = result["matched_tensors"], result["feature_difference"]
             proof = f"{matched} backbone tensors matched, features equal to {difference:.0e}"
             return f": box AP {_or_dash(box)}, mask AP {_or_dash(mask)} ({proof})"
+        case "features":
+            images, silent = result["train"] + result["val"], result["constant_channels"]
+            told = f", {silent} of them constant" if silent else ""
+            return f": {images} images, {result['channels']} channels{told}"
+        case "probe":
+            figures = ((name.replace("_", " "), value) for name, value in result["metrics"].items())
+            return ": " + ", ".join(f"{name} {_or_dash(value)}" for name, value in figures)
         case _:
             return ""
 

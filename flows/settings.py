@@ -4,9 +4,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, Field, JsonValue, WithJsonSchema, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    Discriminator,
+    Field,
+    JsonValue,
+    Tag,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)  # fmt: skip
 
 from eval.finetune_settings import FinetuneSettings
+from eval.probes.settings import PROBES, KnnSettings, LinearSettings, LowShotSettings
 from eval.protocols import PROTOCOLS, with_named_protocols
 from eval.settings import DataSettings, LabelledSet, ShapesData
 from flows.planning.detectors import check_detectors
@@ -19,7 +30,7 @@ from pcd.layouts import ResNetLayout
 from pcd.settings import PretrainSettings, Settings, StageRuntime, of_arm, setting
 from pcd.teachers.registry import TEACHERS
 
-__all__ = ["ArmName", "Benchmark", "ExtraCell", "Runtime", "Watch"]
+__all__ = ["ArmName", "Benchmark", "ExtraCell", "ProtocolSettings", "Runtime", "Watch"]
 
 
 def _known_arm(name: str) -> str:
@@ -37,6 +48,25 @@ Seed = Annotated[int, Field(ge=0, lt=2**31)]
 
 def _absolute(path: Path) -> Path:
     return path.expanduser().absolute()
+
+
+def _kind_of(protocol: Any) -> str:
+    if isinstance(protocol, Mapping):
+        return str(protocol.get("kind", "detector"))
+    return str(getattr(protocol, "kind", "detector"))
+
+
+ProtocolSettings = Annotated[
+    Annotated[FinetuneSettings, Tag("detector")]
+    | Annotated[LinearSettings, Tag("linear")]
+    | Annotated[KnnSettings, Tag("knn")]
+    | Annotated[LowShotSettings, Tag("low_shot")],
+    Discriminator(
+        _kind_of,
+        custom_error_type="unknown_kind",
+        custom_error_message=f"unknown kind of protocol; valid: detector, {', '.join(PROBES)}",
+    ),
+]
 
 
 class Runtime(StageRuntime):
@@ -87,10 +117,10 @@ class Benchmark(Settings):
         ("pcd", "random"), min_length=1, description=f"how the backbones came to be: {', '.join(ARMS)}"
     )
     baseline: ArmName = Field("random", description="the arm that differences refer to")
-    protocols: dict[ReadableName, FinetuneSettings] = Field(
+    protocols: dict[ReadableName, ProtocolSettings] = Field(
         with_named_protocols({"fpn_1x": {}}),
-        description=f"name to fine-tuning settings; {', '.join(PROTOCOLS)} are the field's, and may be the `base` of "
-        "others; none ({}): pre-train alone",
+        description=f"name to settings of a detector or a probe; {', '.join(PROTOCOLS)} are the field's, and may be "
+        "the `base` of others; none ({}): pre-train alone",
     )
     seeds: tuple[Seed, ...] = Field(
         (0,), min_length=1, description="each arm is pre-trained and fine-tuned once per seed"
@@ -104,7 +134,8 @@ class Benchmark(Settings):
     overrides: dict[str, dict[str, JsonValue]] = Field(
         {},
         description="departures of single stages: a pattern on stage ids (pretrain:arm.seedN, "
-        "finetune:arm.protocol.seedN) to dotted settings of that stage and their values; named under the table",
+        "finetune:arm.protocol.seedN or probe:…) to dotted settings of that stage and their values; named under the "
+        "table",
     )
     watch: Watch | None = Field(
         None,
@@ -191,8 +222,17 @@ class Benchmark(Settings):
             if cell.pretrain:
                 settings[f"pretrain:{cell.pretrain}"] = of_arm(self.pretrain, cell.arm)
             if cell.protocol:
-                settings[f"finetune:{cell.id}"] = self.protocols[cell.protocol]
+                settings[self.stage_of(cell)] = self.protocols[cell.protocol]
         return settings
+
+    def stage_of(self, cell: Cell) -> str:
+        """Id of the stage that gives a cell its figures: finetune:<cell> or, by a probe, probe:<cell>.
+
+        Of a cell without a protocol, its pre-training's.
+        """
+        if cell.protocol is None:
+            return f"pretrain:{cell.pretrain}"
+        return f"{'probe' if self.protocols[cell.protocol].kind in PROBES else 'finetune'}:{cell.id}"
 
     @model_validator(mode="after")
     def _detectors_fit_student_and_sets(self) -> "Benchmark":

@@ -17,7 +17,8 @@ from pcd.views import central_view
 
 __all__ = ["KnnMonitor", "knn_top1"]
 
-_CHUNK = 1024  # test images whose similarities are held at once
+_CHUNK = 1024  # test images whose similarities are held at once,
+_SIMILARITIES = 2**27  # and how many these may be: with all of ImageNet to vote, 104 images'
 
 
 @torch.no_grad()
@@ -48,8 +49,8 @@ def knn_top1(
         )
     bank = F.normalize(features_train.float(), dim=1)
     classes = int(torch.maximum(labels_train.max(), labels_test.max())) + 1
-    right = 0
-    for queries, labels in zip(features_test.split(_CHUNK), labels_test.split(_CHUNK), strict=True):
+    right, chunk = 0, max(1, min(_CHUNK, _SIMILARITIES // len(bank)))
+    for queries, labels in zip(features_test.split(chunk), labels_test.split(chunk), strict=True):
         similarity = F.normalize(queries.float(), dim=1) @ bank.T  # (M, N)
         nearest, places = similarity.topk(min(k, len(bank)), dim=1)  # (M, k)
         # Cosines are at most 1: subtracting it leaves the order of the votes, and no exponent above 0.

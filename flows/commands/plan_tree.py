@@ -24,7 +24,7 @@ def print_plan(report: PlanReport, console: Console, *, commands: bool = False) 
 def _tree(report: PlanReport, commands: bool) -> Tree:
     """Stages that all cells share, then each cell with its own; a stage that several need stands below the first."""
     by_id = {r.stage.id: r for r in report.stages}
-    in_cells = ("pretrain", "watch", "backbone", "finetune")
+    in_cells = ("pretrain", "watch", "backbone", "features", "probe", "finetune")
     width = max(len(r.stage.id) + 4 * (r.stage.kind in in_cells) for r in report.stages) + 1
     tree, shown = Tree(_headline(report)), set[str]()
 
@@ -45,8 +45,9 @@ def _tree(report: PlanReport, commands: bool) -> Tree:
     ends = report.plan.cells or tuple(stage for stage in report.plan.stages if stage.kind == "pretrain")
     for end in ends:
         cell = tree.add(Text(end.id.partition(":")[2], style="bold"))
-        beside = [r.stage.id for r in report.stages if r.stage.beside in end.inputs.values()]
-        for stage_id in (*end.inputs.values(), *beside, end.id):
+        inputs = [of for stage_id in end.inputs.values() for of in (*by_id[stage_id].stage.inputs.values(), stage_id)]
+        beside = [r.stage.id for r in report.stages if r.stage.beside in inputs]
+        for stage_id in dict.fromkeys((*inputs, *beside, end.id)):
             if by_id[stage_id].stage.kind in in_cells:
                 add(cell, by_id[stage_id], 4)
     for r in report.stages:

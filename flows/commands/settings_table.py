@@ -12,6 +12,7 @@ from rich.table import Table
 from rich.text import Text
 
 from eval.finetune_settings import FinetuneSettings
+from eval.probes.settings import KnnSettings, LinearSettings, LowShotSettings
 from flows.settings import Benchmark, Runtime
 from pcd.settings import PretrainSettings
 
@@ -35,6 +36,9 @@ _GROUPS: tuple[tuple[str, str, type[BaseModel]], ...] = (
     ("Benchmark", "", Benchmark),
     ("Pre-training", "pretrain.", PretrainSettings),
     ("Fine-tuning, for each protocol", "protocols.NAME.", FinetuneSettings),
+    ("Linear probe, for each protocol of its kind", "protocols.NAME.", LinearSettings),
+    ("kNN probe, for each protocol of its kind", "protocols.NAME.", KnnSettings),
+    ("Low-shot probe, for each protocol of its kind", "protocols.NAME.", LowShotSettings),
     ("How machines run it; changes no result", "runtime.", Runtime),
 )
 

@@ -35,9 +35,17 @@ _GMACS_A_SECOND: Final = {
     ("cpu", "pretrain"): 40.0,  # a thread; docs/bench.md: 403 GMAC in 2.71 s on 2 cores with bf16: 75 each
     ("cpu", "watch"): 15.0,
     ("cpu", "finetune"): 15.0,
+    ("gpu", "features"): 15_000.0,
+    ("cpu", "features"): 40.0,
+    ("gpu", "probe"): 2_000.0,  # small products, and each step waits for the one before
+    ("cpu", "probe"): 20.0,
 }
 """Per GPU or CPU thread."""
 _STEP_OVERHEAD: Final = {"gpu": 0.02, "cpu": 0.05}
+_IMAGE_OVERHEAD: Final = {"gpu": 0.0007, "cpu": 0.01}
+"""Decoding, which the loading processes of a machine with GPUs share."""
+_COUNTED_IN_GMACS: Final = ("watch", "finetune", "probe")
+"""Kinds of stages of which `other` is an evaluation's."""
 _START_SECONDS: Final = {
     "teacher": 5.0,
     "data": 3.0,
@@ -45,6 +53,8 @@ _START_SECONDS: Final = {
     "watch": 10.0,
     "backbone": 5.0,
     "finetune": 10.0,
+    "features": 6.0,
+    "probe": 5.0,
     "aggregate": 8.0,
 }
 """Imports, and for pre-training the export and its pictures."""
@@ -55,8 +65,9 @@ _OTHER_SECONDS: Final = {
     "aggregate": 0.2,
     "pretrain": 5.0,
     "backbone": 0.1,
+    "features": 1.0,
 }
-"""Of a megabyte fetched at 10 MB/s; of an image drawn, or listed and checked; of a cell; of the export."""
+"""Of a megabyte fetched at 10 MB/s; of an image drawn, or listed and checked; of a cell; of an export; of the rows."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,12 +98,14 @@ class CostModel:
         self._at = circumstances(plan, on_gpu=self.hardware.is_gpu)
         self.images = self._at.images
         self._single = hardware_here(plan.benchmark.runtime, distributed=False)
+        self._on_device = hardware_here(plan.benchmark.runtime, distributed=False, on_device=True)
         self._measured = read_measurements()
         self._known: dict[str, Estimate] = {}
 
     def estimate(self, stage: Stage, step: int = 0) -> Estimate:
         """`step`: where it goes on, if it was interrupted."""
-        hardware = self.hardware if stage.distributed else self._single
+        alone = self._on_device if stage.on_device or stage.beside else self._single
+        hardware = self.hardware if stage.distributed else alone
         # Cells differ in their seeds and arms alone, as a rule: a thousand of them are a few sums.
         identity = json.dumps([stage.kind, step, {**stage.settings, "seed": 0, "notes": 0}], sort_keys=True)
         if identity not in self._known:
@@ -129,8 +142,9 @@ def remember(stage: Stage, folder: Path, environment: Mapping[str, Any]) -> None
 
 def _circumstances(stage: Stage, folder: Path, spec: Mapping[str, Any]) -> Circumstances:
     """Of a stage that ran, as far as its steps' length depends on them."""
-    data = folder if stage.kind == "data" else Path(spec.get("inputs", {}).get("data", folder))
-    counts = _read(data / "data.json").get("counts", {})
+    inputs = spec.get("inputs", {})
+    data = folder if stage.kind == "data" else Path(inputs.get("data", folder))
+    counts = _read(data / "data.json").get("counts", {}) or _read(Path(inputs.get("features", folder)) / "result.json")
     images = Images(counts.get("pool", 0), counts.get("train", 0), counts.get("val", 0), assumed=False)
     is_shapes = (
         stage.settings["data"]["kind"] == "shapes"
@@ -172,7 +186,7 @@ def _estimate(kind: str, work: Work, hardware: Hardware, measured: Sequence[Meas
         disk_mb=max([work.disk_mb, *disks]) if work.steps else max(disks, default=work.disk_mb),
         disk_basis="measured" if disks and not work.steps else "default",
         steps=work.steps, step_seconds=median(step_seconds) if work.steps else 0.0,
-        work_gmacs=work.steps * work.step_gmacs + (work.other if kind in ("watch", "finetune") else 0.0),
+        work_gmacs=work.steps * work.step_gmacs + (work.other if kind in _COUNTED_IN_GMACS else 0.0),
     )  # fmt: skip
 
 
@@ -217,11 +231,12 @@ def _default_step(kind: str, work: Work, hardware: Hardware) -> float:
     if not work.steps:
         return 0.0
     where = "gpu" if hardware.is_gpu else "cpu"
-    return _STEP_OVERHEAD[where] + work.step_gmacs / (_GMACS_A_SECOND[where, kind] * hardware.units)
+    overhead = _IMAGE_OVERHEAD if kind == "features" else _STEP_OVERHEAD
+    return overhead[where] + work.step_gmacs / (_GMACS_A_SECOND[where, kind] * hardware.units)
 
 
 def _default_other(kind: str, work: Work, hardware: Hardware) -> float:
-    if kind in ("watch", "finetune"):  # one process evaluates
+    if kind in _COUNTED_IN_GMACS:  # one process evaluates
         where, units = ("gpu", 1) if hardware.is_gpu else ("cpu", hardware.units)
         return _START_SECONDS[kind] + work.other / (_GMACS_A_SECOND[where, kind] * units)
     each = _OTHER_SECONDS[f"data {work.like['kind']}" if kind == "data" else kind]

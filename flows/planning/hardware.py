@@ -30,10 +30,13 @@ def _class(gpus: int, gpu: str, threads: int, cpu: str) -> str:
     return f"{gpus} x {gpu}" if gpus else f"{threads} threads of {cpu}"
 
 
-def hardware_here(runtime: Runtime, *, distributed: bool = True) -> Hardware:
-    """The class of this machine for a stage under `runtime`; stages that are not distributed run on the CPU."""
-    ranks = runtime.processes * runtime.nodes
-    if distributed and runtime.device != "cpu":
+def hardware_here(runtime: Runtime, *, distributed: bool = True, on_device: bool = False) -> Hardware:
+    """The class of this machine for a stage under `runtime`.
+
+    Stages that are not distributed run on the CPU, or, if they are `on_device`, on one GPU.
+    """
+    ranks = runtime.processes * runtime.nodes if distributed else 1
+    if (distributed or on_device) and runtime.device != "cpu":
         if _has_driver() and visible_gpus(list_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")):
             return Hardware(_class(ranks, _gpu_model(), 0, ""), is_gpu=True, units=ranks, is_here=True)
         if runtime.device == "cuda":

@@ -1,17 +1,16 @@
 """Which labelled set each stage reads, and what of it is this machine's affair."""
 
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any
 
 from pydantic import BaseModel
 
 from eval.datasets.layouts import places_of
+from eval.probes.settings import PROBES
 from eval.settings import ClassSet, CocoData, CocoSet, DataSettings, LabelledSet, PoolData, ShapesData
 from flows.planning.matrix import nearest
 
 __all__ = ["check_sets", "data_stage", "places", "set_of", "without_places"]
-
-_PROBES: Final = ("linear", "knn", "low_shot")
 
 
 def set_of(protocol: BaseModel | Mapping[str, Any]) -> str | None:
@@ -36,7 +35,7 @@ def check_sets(
                 f'overrides "{pattern}": the labelled set is the protocol\'s; name another protocol for it'
             )
     for protocol, settings in protocols.items():
-        name, needs_classes = set_of(settings), getattr(settings, "kind", "detector") in _PROBES
+        name, needs_classes = set_of(settings), getattr(settings, "kind", "detector") in PROBES
         if name is None and isinstance(data, PoolData):
             raise ValueError(
                 f"protocols.{protocol}: `data` is a pool alone; name a labelled set of `sets` in its `set`"

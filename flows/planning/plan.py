@@ -5,10 +5,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
+from eval.probes.settings import PROBES, FeaturesSettings
 from flows.planning.input_files import InputFiles, data_files, supervised_files, teacher_files
 from flows.planning.keys import key_of, key_parts
 from flows.planning.labelled_sets import data_stage, places, set_of, without_places
-from flows.planning.matrix import EXTERNAL_ARMS, changed
+from flows.planning.matrix import EXTERNAL_ARMS, Cell, changed
 from flows.planning.table_notes import table_notes
 from flows.settings import Benchmark, Watch
 from pcd.arms.weights import SUPERVISED_WEIGHTS
@@ -17,7 +18,7 @@ from pcd.teachers.registry import TEACHERS
 
 __all__ = ["Plan", "Stage", "StageKind", "make_plan", "partial_aggregate"]
 
-StageKind = Literal["teacher", "data", "pretrain", "watch", "backbone", "finetune", "aggregate"]
+StageKind = Literal["teacher", "data", "pretrain", "watch", "backbone", "finetune", "features", "probe", "aggregate"]
 
 _MODULES: dict[StageKind, str] = {
     "teacher": "pcd.teachers.stage",
@@ -26,9 +27,13 @@ _MODULES: dict[StageKind, str] = {
     "watch": "eval.watch",
     "backbone": "pcd.arms.bring",
     "finetune": "eval.finetune",
+    "features": "eval.probes.features",
+    "probe": "eval.probes.probe",
     "aggregate": "eval.aggregate",
 }
 
+_CELLS: Final = ("finetune", "probe")
+"""Kinds of the stages that give cells their figures."""
 
 _SAID_OF_WEIGHTS: Final = {
     "url", "obtain", "title", "megabytes", "reported_hash", "accuracy", "source", "unverified", "mean", "std",
@@ -57,6 +62,8 @@ class Stage:
     """arm, protocol, seed, where they apply."""
     distributed: bool = False
     """Whether torchrun may start it as several ranks."""
+    on_device: bool = False
+    """Whether one that is not distributed computes on a GPU, where there is one."""
     runtime: dict[str, Any] | None = None
     """What its spec's runtime holds besides the benchmark's own; no part of the key."""
     beside: str | None = None
@@ -92,7 +99,7 @@ class Plan:
 
     @property
     def cells(self) -> tuple[Stage, ...]:
-        return tuple(stage for stage in self.stages if stage.kind == "finetune")
+        return tuple(stage for stage in self.stages if stage.kind in _CELLS)
 
     @property
     def ends(self) -> tuple[Stage, ...]:
@@ -110,7 +117,8 @@ def make_plan(benchmark: Benchmark) -> Plan:
     def add(
         kind: StageKind, settings: Mapping[str, Any], *, suffix: str = "", inputs: Mapping[str, str] | None = None,
         keyed: Mapping[str, Any] | None = None, files: InputFiles | None = None, distributed: bool = False,
-        runtime: dict[str, Any] | None = None, beside: str | None = None, starts: str | None = None, **labels: str,
+        on_device: bool = False, runtime: dict[str, Any] | None = None, beside: str | None = None,
+        starts: str | None = None, **labels: str,
     ) -> str:  # fmt: skip
         inputs, stage_id = dict(inputs or {}), kind + (f":{suffix}" if suffix else "")
         keys, outside = {name: stages[of].key for name, of in inputs.items()}, files or InputFiles({})
@@ -118,7 +126,8 @@ def make_plan(benchmark: Benchmark) -> Plan:
         parts = key_parts(settings if keyed is None else keyed, keys, outside.hashes, *modules)
         stages[stage_id] = Stage(
             id=stage_id, kind=kind, module=_MODULES[kind], settings=dict(settings), inputs=inputs, key=key_of(parts),
-            parts=parts, labels=labels, distributed=distributed, runtime=runtime, beside=beside,
+            parts=parts, labels=labels, distributed=distributed, on_device=on_device, runtime=runtime,
+            beside=beside,
             missing=outside.missing,
         )  # fmt: skip
         return stage_id
@@ -140,12 +149,12 @@ def make_plan(benchmark: Benchmark) -> Plan:
     matrix, watch = benchmark.cells, benchmark.watch
     snapshots = {"snapshot_epochs": watch.every_epochs} if watch else {}
     pool_places = places(benchmark.data)
-    finetunes = {
-        cell.id: changed(benchmark.protocols[cell.protocol], benchmark.overrides, f"finetune:{cell.id}")
+    evaluations = {
+        cell.id: changed(benchmark.protocols[cell.protocol], benchmark.overrides, benchmark.stage_of(cell))
         for cell in matrix
         if cell.protocol
     }
-    if any(cell.pretrain for cell in matrix) or None in map(set_of, finetunes.values()):
+    if any(cell.pretrain for cell in matrix) or None in map(set_of, evaluations.values()):
         add_data(None)
     if any(cell.pretrain or cell.arm == "teacher" for cell in matrix):
         # Where the file comes from may differ between machines, and what people say of it may be mended.
@@ -177,30 +186,47 @@ def make_plan(benchmark: Benchmark) -> Plan:
                 )  # fmt: skip
                 if watch:
                     watching = _watched_by(watch, benchmark)
-                    evaluation = {"finetune": watching, "student": student, "seed": cell.seed}
+                    by: StageKind = "probe" if watching["kind"] in PROBES else "finetune"
+                    snapshot: dict[str, Any] = {by: watching, "student": student, "seed": cell.seed}
+                    snapshot |= {"features": _features_for(watching)} if by == "probe" else {}
                     add(
                         "watch",
                         {
-                            "module": _MODULES["finetune"], "evaluation": evaluation, "epochs": pretrain["epochs"],
+                            "module": _MODULES[by], "evaluation": snapshot, "epochs": pretrain["epochs"],
                             "every_epochs": watch.every_epochs,
                         },
                         suffix=cell.pretrain, inputs={"data": add_data(set_of(watching)), "pretrain": stage_id},
-                        beside=stage_id, starts=_MODULES["finetune"], runtime=places_in(set_of(watching)),
+                        beside=stage_id, starts=_MODULES[by], runtime=places_in(set_of(watching)),
                         arm=cell.arm, seed=str(cell.seed),
                     )  # fmt: skip
         if cell.protocol:
-            finetune = finetunes[cell.id]
-            labelled = set_of(finetune)
-            add(
-                "finetune", {"finetune": finetune, "student": student, "seed": cell.seed}, suffix=cell.id,
-                inputs={"data": add_data(labelled), **cell_inputs}, distributed=True,
-                runtime=places_in(labelled),
-                arm=cell.arm, protocol=cell.protocol, seed=str(cell.seed),
-            )  # fmt: skip
+            evaluation = evaluations[cell.id]
+            labelled = set_of(evaluation)
+            cell_inputs = {"data": add_data(labelled), **cell_inputs}
+            if evaluation["kind"] in PROBES:
+                features = _features_for(evaluation)
+                suffix = _features_name(cell, cell_inputs, features)
+                if f"features:{suffix}" not in stages:  # one for all probes of a backbone
+                    start = {} if "backbone" in cell_inputs else {"seed": cell.seed}
+                    add(
+                        "features", {"features": features, "student": student, **start}, suffix=suffix,
+                        inputs=cell_inputs, distributed=True, runtime=places_in(labelled), arm=cell.arm,
+                    )  # fmt: skip
+                add(
+                    "probe", {"probe": evaluation, "student": student, "seed": cell.seed}, suffix=cell.id,
+                    inputs={"features": f"features:{suffix}"}, on_device=True,
+                    arm=cell.arm, protocol=cell.protocol, seed=str(cell.seed),
+                )  # fmt: skip
+            else:
+                add(
+                    "finetune", {"finetune": evaluation, "student": student, "seed": cell.seed}, suffix=cell.id,
+                    inputs=cell_inputs, distributed=True, runtime=places_in(labelled),
+                    arm=cell.arm, protocol=cell.protocol, seed=str(cell.seed),
+                )  # fmt: skip
             record = {"cell": cell.id, "arm": cell.arm, "protocol": cell.protocol, "seed": cell.seed}
             cells.append(record | {"pretrain": cell.pretrain, "set": labelled})
 
-    inputs = {stage.id: stage.id for stage in stages.values() if stage.kind in ("finetune", "pretrain")}
+    inputs = {stage.id: stage.id for stage in stages.values() if stage.kind in ("pretrain", *_CELLS)}
     labelled_sets: list[str | None] = list(dict.fromkeys(cell["set"] for cell in cells))
     inputs |= {stage: stage for stage in map(data_stage, labelled_sets)}
     set_places = {name: (places_in(name) or {})["data_places"] for name in labelled_sets if name}
@@ -231,6 +257,18 @@ def _of_external_arm(benchmark: Benchmark, arm: str) -> tuple[dict[str, Any], In
     return settings | {"weights": entry}, files, at
 
 
+def _features_for(probe: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the stage `features` that a probe with these settings reads."""
+    return FeaturesSettings(set=probe["set"], size=probe["size"]).model_dump(mode="json")
+
+
+def _features_name(cell: Cell, inputs: Mapping[str, str], features: Mapping[str, Any]) -> str:
+    """pcd.seed0.imagenet, or of crops of another size than usual pcd.seed0.imagenet.96px."""
+    backbone = inputs["backbone"].partition(":")[2] if "backbone" in inputs else f"{cell.arm}.seed{cell.seed}"
+    size = "" if features["size"] == FeaturesSettings().size else f".{features['size']}px"
+    return f"{backbone}.{features['set']}{size}"
+
+
 def partial_aggregate(plan: Plan, holes: Mapping[str, str]) -> Stage | None:
     """The aggregate stage over the cells that there are, which names the others; its key is not the whole one's.
 
@@ -247,18 +285,22 @@ def partial_aggregate(plan: Plan, holes: Mapping[str, str]) -> Stage | None:
     by_id = {stage.id: stage for stage in plan.stages}
     kept, lost = [], []
     for cell in whole.settings["cells"]:
-        reason = reasons.get(f"finetune:{cell['cell']}")
+        reason = reasons.get(_cell_stage(whole, cell["cell"]))
         kept += [cell] if reason is None else []
         lost += [] if reason is None else [cell | {"reason": reason}]
     if not (kept and lost):
         return whole if kept else None
-    wanted = [f"finetune:{cell['cell']}" for cell in kept]
+    wanted = [_cell_stage(whole, cell["cell"]) for cell in kept]
     wanted += dict.fromkeys(data_stage(cell["set"]) for cell in kept)
     wanted += dict.fromkeys(f"pretrain:{cell['pretrain']}" for cell in kept if cell["pretrain"])
     inputs = {name: of for name, of in whole.inputs.items() if name in set(wanted)}
     settings = whole.settings | {"cells": kept, "holes": lost}
     parts = key_parts(settings, {name: by_id[of].key for name, of in inputs.items()}, {}, whole.module)
     return replace(whole, settings=settings, inputs=inputs, parts=parts, key=key_of(parts))
+
+
+def _cell_stage(aggregate: Stage, cell: str) -> str:
+    return next(stage for stage in (f"{kind}:{cell}" for kind in _CELLS) if stage in aggregate.inputs)
 
 
 def _with_those_behind(plan: Plan, holes: Mapping[str, str]) -> dict[str, str]:

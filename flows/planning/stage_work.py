@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 from eval.finetune_settings import FinetuneSettings
-from eval.settings import DataSettings, LabelledSet, ShapesData
+from eval.probes.settings import KnnSettings, LinearSettings, LowShotSettings, probe_settings
+from eval.settings import ClassSet, DataSettings, LabelledSet, ShapesData
 from flows.planning.input_files import image_counts
 from flows.planning.measurements import CUDA_MB
 from flows.planning.network_work import backbone_size, detector_gmacs, detector_millions, mlp_gmacs, trunk_gmacs
@@ -16,6 +17,9 @@ __all__ = ["ASSUMED_IMAGES", "Circumstances", "Images", "Work", "circumstances",
 
 ASSUMED_IMAGES: Final = {"pool": 1_281_167, "train": 118_287, "val": 5_000}
 """ImageNet and COCO 2017, where the user's own data are not there to be counted."""
+
+ASSUMED_OF_CLASSES: Final = {"pool": 0, "train": 1_281_167, "val": 50_000}
+"""ImageNet."""
 
 _MB: Final = 1e6
 _CPU_BASE_MB: Final = 700
@@ -83,7 +87,8 @@ def _counted(data: DataSettings | LabelledSet) -> Images:
     if isinstance(data, ShapesData):
         return Images(data.pool, data.train, data.val, assumed=False)
     counts = image_counts(data)
-    found = {name: ASSUMED_IMAGES[name] if count is None else count for name, count in counts.items()}
+    assumed = ASSUMED_OF_CLASSES if isinstance(data, ClassSet) else ASSUMED_IMAGES
+    found = {name: assumed[name] if count is None else count for name, count in counts.items()}
     return Images(**found, assumed=None in counts.values())
 
 
@@ -102,6 +107,10 @@ def work_of(stage: Stage, at: Circumstances) -> Work:
             return Work(0, 0, megabytes, _CPU_BASE_MB + 3 * megabytes, 2 * megabytes)
         case "finetune":
             return _finetune(stage, at)
+        case "features":
+            return _features(stage, at)
+        case "probe":
+            return _probe(stage, at)
         case "aggregate":
             cells = len(stage.settings["cells"])
             return Work(0, 0, cells, 350 + 0.1 * cells, 1 + 0.3 * cells)
@@ -160,9 +169,11 @@ def _pretrain(stage: Stage, at: Circumstances) -> Work:
 def _watch(stage: Stage, at: Circumstances) -> Work:
     """One short fine-tuning for each snapshot, in turn."""
     count = max(1, int(stage.settings["epochs"] / stage.settings["every_epochs"]))
-    one = _finetune(replace(stage, settings=stage.settings["evaluation"]), at)
-    whole = count * (one.steps * one.step_gmacs + one.other)
-    return Work(0, 0, whole, one.memory_mb, one.disk_mb, one.like)
+    one = replace(stage, settings=stage.settings["evaluation"])
+    parts = [_features(one, at), _probe(one, at)] if "probe" in one.settings else [_finetune(one, at)]
+    whole = count * sum(part.steps * part.step_gmacs + part.other for part in parts)
+    last = parts[-1]
+    return Work(0, 0, whole, max(part.memory_mb for part in parts), sum(part.disk_mb for part in parts), last.like)
 
 
 def _finetune(stage: Stage, at: Circumstances) -> Work:
@@ -198,6 +209,43 @@ def _finetune(stage: Stage, at: Circumstances) -> Work:
     )  # fmt: skip
     like = {"student": student, "shapes": at.is_shapes, **{name: raw[name] for name in names}}
     return Work(settings.iterations, step, evaluation, memory, disk, like)
+
+
+# Probes. A step of the stage `features` is an image; of the probes all is counted as beside steps.
+
+_EVALUATIONS: Final = 40
+"""Of the loss that L-BFGS needs for a logistic regression; measured: 33 with 13,000 images of 1,000 classes."""
+_CLASSES: Final = 1000
+"""ImageNet's; of another set only its data stage tells."""
+_IMAGES_AT_ONCE: Final = 128
+
+
+def _features(stage: Stage, at: Circumstances) -> Work:
+    raw, size = stage.settings["features"], backbone_size(stage.settings["student"])
+    images, scale = at.labelled_in(raw["set"]), raw["size"] ** 2 / 224**2
+    count = images.train + images.val
+    rows = count * size.channels * 4 / _MB
+    base = CUDA_MB if at.on_gpu else _CPU_BASE_MB + 2 * rows  # on a GPU the rows lie in the host's memory
+    memory = base + size.millions * 4 + _IMAGES_AT_ONCE * scale * size.activations * 4
+    like = {"student": stage.settings["student"], "size": raw["size"]}
+    return Work(max(1, count), size.gmacs * scale, 1, memory, 2 * rows, like)
+
+
+def _probe(stage: Stage, at: Circumstances) -> Work:
+    raw, channels = probe_settings(stage.settings["probe"]), backbone_size(stage.settings["student"]).channels
+    images = at.labelled_in(raw.set)
+    scores = channels * _CLASSES / 1e9  # multiply-adds of one image's; training takes three times as many
+    match raw:
+        case LinearSettings():
+            gmacs = (3 * images.train + images.val) * raw.epochs * scores
+        case KnnSettings():
+            gmacs = images.train * images.val * channels / 1e9
+        case LowShotSettings():
+            gmacs = raw.trials * (3 * _EVALUATIONS * raw.share * images.train + images.val) * scores
+    base = CUDA_MB if at.on_gpu else _CPU_BASE_MB
+    memory = base + (images.train + images.val) * channels * 4 / _MB + 512  # similarities, or scores
+    like = {"kind": raw.kind, "student": stage.settings["student"]}
+    return Work(0, 0, gmacs, memory, 1 + 3 * channels * _CLASSES * 4 / _MB, like)
 
 
 def _pixels(shorter: float, longest: float, at: Circumstances) -> float:

@@ -1,8 +1,7 @@
 """What stands under a benchmark's AP table: on whose word its settings rest, terms, and where cells differ."""
 
-from eval.finetune_settings import FinetuneSettings
 from eval.protocols import PROTOCOLS, departures
-from flows.settings import Benchmark
+from flows.settings import Benchmark, ProtocolSettings
 from pcd.arms import ARMS
 from pcd.settings import flat_settings
 from pcd.teachers.registry import TEACHERS
@@ -34,7 +33,7 @@ def table_notes(benchmark: Benchmark) -> list[str]:
     return notes
 
 
-def _protocol(name: str, settings: FinetuneSettings, benchmark: Benchmark) -> str:
+def _protocol(name: str, settings: ProtocolSettings, benchmark: Benchmark) -> str:
     """Whose recipe it is, how it departs from that one, and what of it nobody could check."""
     if settings.base is None:
         return f"Protocol {name}: settings of this profile's own, by no published recipe."

@@ -69,14 +69,20 @@ def _lay_over(raw: dict[str, Any], override: str) -> None:
 def _one_line(error: ValidationError) -> str:
     parts = []
     for fault in error.errors():
-        where = ".".join(str(part) for part in fault["loc"])
+        place = _as_written(fault["loc"])
+        where = ".".join(str(part) for part in place)
         if fault["type"] == "extra_forbidden":
-            parts.append(f"unknown setting {where}{_nearest(fault['loc'])}")
+            parts.append(f"unknown setting {where}{_nearest(place)}")
         else:
             message = fault["msg"].removeprefix("Value error, ")
             got = "" if isinstance(fault["input"], Mapping | BaseModel) else f", got {fault['input']!r}"
             parts.append(f"{where or 'settings'}: {message[:1].lower()}{message[1:]}{got}")
     return "; ".join(parts)
+
+
+def _as_written(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Without the kind of a protocol, which pydantic puts behind its name: protocols.fpn_1x.detector.iterations."""
+    return (*loc[:2], *loc[3:]) if loc[:1] == ("protocols",) else loc
 
 
 def _nearest(loc: tuple[int | str, ...]) -> str:

@@ -16,6 +16,7 @@ from pcd.teachers.registry import TEACHERS
 __all__ = ["Origin", "Trace", "trace"]
 
 _AP: Final = ("bbox/AP", "bbox/AP50", "bbox/AP75", "segm/AP", "segm/AP50", "segm/AP75")
+_CELLS: Final = ("finetune", "probe")
 _TABLE_DIGITS: Final = 1e-6
 
 
@@ -56,7 +57,7 @@ def trace(record: RunRecord, cell: str) -> Trace:
     Raises PCDError for an unknown cell, or one whose stage is no longer in the store.
     """
     places = _places(record)
-    known = {name.partition(":")[2]: name for name in places if name.partition(":")[0] in ("pretrain", "finetune")}
+    known = {name.partition(":")[2]: name for name in places if name.partition(":")[0] in ("pretrain", *_CELLS)}
     if cell not in known:
         raise unknown_name(f"cell of {record.name}", cell, known)
     origin = _walk(places[known[cell]], known[cell], places)
@@ -69,9 +70,9 @@ def trace(record: RunRecord, cell: str) -> Trace:
         cell=cell,
         benchmark=record.name,
         benchmark_key=record.key,
-        table=str(table) if table and origin.kind == "finetune" else None,
+        table=str(table) if table and origin.kind in _CELLS else None,
         figures={name: figures[name] for name in _AP if name in figures},
-        is_as_in_table=_agrees(table, cell, figures) if table and origin.kind == "finetune" else None,
+        is_as_in_table=_agrees(table, cell, figures) if table and origin.kind in _CELLS else None,
         origin=origin,
     )
 

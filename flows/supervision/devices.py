@@ -86,7 +86,7 @@ class Waiting:
 def lease_devices(
     stage: Stage, runtime: Runtime, on_wait: Callable[[str], None], stop: threading.Event
 ) -> Iterator[Devices]:
-    """What `stage` needs on this machine: a GPU for each of its ranks, or a slot of the CPU.
+    """What `stage` needs on this machine: a GPU for each of its ranks, one for one that computes alone, or a CPU slot.
 
     Args:
         on_wait: told who holds what is needed, once for each holder.
@@ -96,7 +96,7 @@ def lease_devices(
         PCDError: this machine has fewer devices than the stage has ranks here.
     """
     processes = runtime.processes if stage.distributed else 1
-    computes = stage.distributed or stage.beside
+    computes = stage.distributed or stage.on_device or stage.beside
     inventory = find_devices(runtime.device if computes else "cpu", runtime.parallel)
     # Several ranks on the CPU share what slots there are; several ranks on one GPU would be slower than one.
     count = processes if inventory.has_gpus else min(processes, len(inventory.names))

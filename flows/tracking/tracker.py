@@ -47,6 +47,8 @@ _TRACKED_FILES: Final[Mapping[str, tuple[str, ...]]] = {
     "watch": ("metrics.jsonl",),
     "backbone": ("backbone.safetensors",),
     "finetune": ("metrics.jsonl", "predictions.json"),
+    "features": ("metrics.jsonl",),
+    "probe": ("metrics.jsonl",),
     "aggregate": (
         *("ap_table.html", "ap_table.md", "ap_table.json", "cells.csv", "arms.csv"),
         *("ap_by_arm.png", "losses.png", "detections.png"),
