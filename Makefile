@@ -32,6 +32,7 @@ check: setup  ## What should pass before every commit: formatter, linter, types,
 
 bench: setup  ## What the fast paths gain over the plain ones, on this machine, in minutes
 	$(BIN)/python -m pcd.bench $(BENCH)
+	$(BIN)/python -m eval.bench_coco $(BENCH_COCO)
 
 faults: setup  ## Faults at random points of real runs, some hours: FAULTS="--points 50 --seed 0"
 	$(BIN)/python -m tests.faults.campaign $(FAULTS)

@@ -1,14 +1,22 @@
 """The last stage: from the cells' results to the AP table and its figures: `python -m eval.aggregate SPEC`.
 
-`settings.cells` lists the cells as {cell, arm, protocol, seed, pretrain}; the folder of a cell is the input
-`finetune:<cell>`, and that of its pre-training `pretrain:<pretrain>` if it had one. `settings.holes` lists those that
-should be there and are not: the same, and the `reason`.
+`settings.cells` lists the cells as {cell, arm, protocol, seed, pretrain, set}; the folder of a cell is the input
+`finetune:<cell>` or `probe:<cell>`, that of its pre-training `pretrain:<pretrain>` if it had one, and that of its
+labelled set `data:<set>`, or `data` without one. `settings.holes` lists those that should be there and are not: the
+same, and the `reason`.
+
+Cells need not have the same figures: a probe has accuracies and no detections, and only what is scored by COCO's rules
+has intervals over images and kinds of mistakes.
 """
 
 import json
 import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
+from eval.coco.figures import draw_intervals, draw_mistakes
+from eval.coco.intervals import Evaluated, arm_intervals, arm_mistakes, interval_note, printed_intervals
 from eval.data import read_data_set
 from eval.figures import draw_ap_bars, draw_gallery, draw_losses
 from eval.table import Cell, Hole, arm_table, cell_table, write_tables
@@ -19,36 +27,46 @@ __all__ = ["aggregate"]
 
 def aggregate(spec: Spec) -> dict[str, Any]:
     baseline: str = spec.settings["baseline"]
-    cells = [_read_cell(spec, record) for record in spec.settings["cells"]]
+    records: list[dict[str, Any]] = spec.settings["cells"]
+    folders = {record["cell"]: _folder(spec, record["cell"]) for record in records}
+    cells = [_read_cell(folders[record["cell"]], record) for record in records]
     holes = [_hole(record) for record in spec.settings.get("holes", ())]
     by_cell = cell_table(cells)
     by_arm = arm_table(by_cell, baseline, holes)
+    evaluated = [Evaluated(cell.arm, cell.protocol, folders[cell.cell]) for cell in cells]
+    intervals = arm_intervals(evaluated, baseline, spec.runtime["threads"])
+    further, notes = {}, list(spec.settings["notes"])
+    if len(intervals):
+        further["Intervals over images"] = printed_intervals(intervals, baseline)
+        notes.append(interval_note())
+        intervals.to_csv(spec.out / "intervals.csv", index=False, float_format="%.4f")
+        draw_intervals(intervals, baseline, spec.out / "intervals.png")
+    mistakes = arm_mistakes(evaluated)
+    if len(mistakes):
+        mistakes.to_csv(spec.out / "mistakes.csv", index=False, float_format="%.4f")
+        draw_mistakes(mistakes, spec.out / "mistakes.png")
     title = f"AP table of {spec.settings['benchmark']}"
     title += f" ({len(cells)} of {len(cells) + len(holes)} cells)" if holes else ""
-    write_tables(spec.out, title, by_cell, by_arm, baseline, spec.settings["notes"], holes)
+    write_tables(spec.out, title, by_cell, by_arm, baseline, notes, holes, further)
 
     draw_ap_bars(by_cell, spec.out / "ap_by_arm.png", holes)
-    curves = {"Mask R-CNN fine-tuning": {c.cell: spec.inputs[f"finetune:{c.cell}"] / "metrics.jsonl" for c in cells}}
-    pretrained = {r["pretrain"] for r in spec.settings["cells"] if r["pretrain"]}
-    if pretrained:
-        files = {name: spec.inputs[f"pretrain:{name}"] / "metrics.jsonl" for name in sorted(pretrained)}
-        curves = {"PCD pre-training": files} | curves
-    draw_losses(curves, spec.out / "losses.png")
-    firsts = {(c.arm, c.protocol): c for c in reversed(cells)}  # where the first seed is a hole, the next
-    shown = [c for c in cells if firsts[c.arm, c.protocol] is c]
-    predictions = {c.cell: spec.inputs[f"finetune:{c.cell}"] / "predictions.json" for c in shown}
-    data = read_data_set(spec.inputs["data"], spec.runtime.get("data_places"))
-    draw_gallery(data.val, predictions, spec.out / "detections.png")
+    _draw_losses(spec, folders)
+    _draw_galleries(spec, cells, folders)
     tables = ["cells.csv", "arms.csv", "ap_table.json"]
     return {"cells": len(cells), "holes": len(holes), "arms": len(by_arm), "tables": tables}
+
+
+def _folder(spec: Spec, cell: str) -> Path:
+    probe, finetune = f"probe:{cell}", f"finetune:{cell}"
+    return spec.inputs[probe if probe in spec.inputs else finetune]
 
 
 def _hole(record: dict[str, Any]) -> Hole:
     return Hole(**{name: record[name] for name in ("cell", "arm", "protocol", "seed", "reason")})
 
 
-def _read_cell(spec: Spec, record: dict[str, Any]) -> Cell:
-    result = json.loads((spec.inputs[f"finetune:{record['cell']}"] / "result.json").read_text())
+def _read_cell(folder: Path, record: dict[str, Any]) -> Cell:
+    result = json.loads((folder / "result.json").read_text())
     return Cell(
         cell=record["cell"],
         arm=record["arm"],
@@ -56,6 +74,36 @@ def _read_cell(spec: Spec, record: dict[str, Any]) -> Cell:
         seed=record["seed"],
         metrics=result["metrics"],
     )
+
+
+def _draw_losses(spec: Spec, folders: Mapping[str, Path]) -> None:
+    pretrained = sorted({record["pretrain"] for record in spec.settings["cells"] if record["pretrain"]})
+    is_probe = {cell: f"probe:{cell}" in spec.inputs for cell in folders}
+    kinds = {
+        "pre-training": {name: spec.inputs[f"pretrain:{name}"] for name in pretrained},
+        "fine-tuning": {cell: folder for cell, folder in folders.items() if not is_probe[cell]},
+        "probes": {cell: folder for cell, folder in folders.items() if is_probe[cell]},
+    }
+    curves = {
+        title: {name: folder / "metrics.jsonl" for name, folder in of.items() if (folder / "metrics.jsonl").exists()}
+        for title, of in kinds.items()
+    }
+    draw_losses({title: files for title, files in curves.items() if files}, spec.out / "losses.png")
+
+
+def _draw_galleries(spec: Spec, cells: Sequence[Cell], folders: Mapping[str, Path]) -> None:
+    """detections.png, and detections-<set>.png of each labelled set, for each arm's first cell of a protocol."""
+    firsts = {(c.arm, c.protocol): c.cell for c in reversed(cells)}  # where the first seed is a hole, the next
+    shown: dict[str | None, dict[str, Path]] = {}
+    for record in spec.settings["cells"]:
+        predictions = folders[record["cell"]] / "predictions.json"
+        if firsts[record["arm"], record["protocol"]] == record["cell"] and predictions.exists():
+            shown.setdefault(record.get("set"), {})[record["cell"]] = predictions
+    for name, of_set in shown.items():
+        set_places = spec.runtime.get("set_places") or {}
+        places = set_places.get(name) if name else spec.runtime.get("data_places")
+        data = read_data_set(spec.inputs[f"data:{name}" if name else "data"], places)
+        draw_gallery(data.val, of_set, spec.out / (f"detections-{name}.png" if name else "detections.png"))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
-"""Is this COCO file one that a detector can be trained and evaluated on? The first fault found is named."""
+"""Is this COCO file one that a detector can be trained and evaluated on? The first fault is named, or all of them."""
 
 import json
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -8,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pcd.errors import PCDError
 
-__all__ = ["check_coco"]
+__all__ = ["Fault", "check_coco", "coco_faults", "parse_coco"]
 
 _SLACK: Final = 1.0
 """Pixels by which a box may leave its image: annotators' roundings."""
@@ -16,6 +18,13 @@ _SLACK: Final = 1.0
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _Polygon = Annotated[list[_Finite], Field(min_length=6)]
 """x, y, x, y, …: at least a triangle."""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    kind: str
+    """Faults of one kind are counted, and the first one's words stand for all of them."""
+    words: str
 
 
 class _Record(BaseModel):
@@ -44,7 +53,8 @@ class _Annotation(_Record):
     image_id: int
     category_id: int
     bbox: list[_Finite] = Field(min_length=4, max_length=4)
-    segmentation: Annotated[list[_Polygon], Field(min_length=1)] | _Rle
+    segmentation: Annotated[list[_Polygon], Field(min_length=1)] | _Rle = Field(default_factory=list)
+    """Empty: none was given, as in a set of boxes."""
     area: _Finite = Field(ge=0)
     iscrowd: Literal[0, 1]
 
@@ -56,32 +66,20 @@ class _Coco(_Record):
 
 
 def check_coco(annotations: Path, images: Path) -> dict[str, Any]:
-    """Return the parsed file.
+    """Return the parsed file. Masks may be missing, if all of them are.
 
     Raises:
         PCDError: the file is missing or no COCO JSON, a record lacks a field or has one of the wrong kind, ids are
             doubled or dangling, a box lies outside its image, a mask has another size, or an image file is missing.
     """
-    raw = _parse(annotations)
-    try:
-        coco = _Coco.model_validate(raw)
-    except ValidationError as error:
-        raise PCDError(f"{annotations}: {_first_fault(error, raw)}") from None
-    for kind, records in (("images", coco.images), ("annotations", coco.annotations), ("categories", coco.categories)):
-        _refuse_doubled_ids(annotations, kind, [record.id for record in records])
-    for image in coco.images:
-        if not (images / image.file_name).is_file():
-            raise PCDError(f"{annotations}: image {image.file_name} is not in {images}; check the folder")
-    by_id = {image.id: image for image in coco.images}
-    categories = {category.id for category in coco.categories}
-    for annotation in coco.annotations:
-        fault = _fault(annotation, by_id, categories)
-        if fault:
-            raise PCDError(f"{annotations}: annotation {annotation.id} {fault}")
+    raw = parse_coco(annotations)
+    for fault in coco_faults(raw, images):
+        raise PCDError(f"{annotations}: {fault.words}")
     return raw
 
 
-def _parse(annotations: Path) -> dict[str, Any]:
+def parse_coco(annotations: Path) -> dict[str, Any]:
+    """A JSON file with the three lists. Raises PCDError."""
     try:
         raw = json.loads(annotations.read_text())
     except FileNotFoundError:
@@ -97,44 +95,87 @@ def _parse(annotations: Path) -> dict[str, Any]:
     return whole
 
 
-def _first_fault(error: ValidationError, raw: dict[str, Any]) -> str:
-    """annotation 7: bbox: list should have at least 4 items …"""
-    fault = error.errors()[0]
-    kind, *place = fault["loc"]
-    if not place:
-        return f'the list "{kind}" is empty; there is nothing to train on'
-    record = raw[str(kind)][int(place[0])]
-    name = record.get("id", f"number {place[0]}") if isinstance(record, dict) else f"number {place[0]}"
-    field = ".".join(str(part) for part in place[1:])
-    singular = {"images": "image", "annotations": "annotation", "categories": "category"}[str(kind)]
-    if fault["type"] == "missing":
-        return f"{singular} {name} has no {field}"
-    message = fault["msg"][:1].lower() + fault["msg"][1:]
-    return f"{singular} {name}: {field + ': ' if field else ''}{message}"
+def coco_faults(raw: dict[str, Any], images: Path) -> Iterator[Fault]:
+    """Each fault of a parsed file in turn; those between records are looked for where the records are whole.
+
+    Args:
+        images: the folder that its file names are relative to.
+    """
+    try:
+        coco = _Coco.model_validate(raw)
+    except ValidationError as error:
+        yield from _malformed(error, raw)
+        return
+    for kind, records in (("images", coco.images), ("annotations", coco.annotations), ("categories", coco.categories)):
+        yield from _doubled_ids(kind, [record.id for record in records])
+    for image in coco.images:
+        if not (images / image.file_name).is_file():
+            yield Fault("image file missing", f"image {image.file_name} is not in {images}; check the folder")
+    by_id = {image.id: image for image in coco.images}
+    categories = {category.id for category in coco.categories}
+    has_masks = any(annotation.segmentation for annotation in coco.annotations)
+    for annotation in coco.annotations:
+        fault = _fault(annotation, by_id, categories, has_masks)
+        if fault:
+            yield Fault(fault.kind, f"annotation {annotation.id} {fault.words}")
 
 
-def _refuse_doubled_ids(annotations: Path, kind: str, ids: list[int]) -> None:
+def _malformed(error: ValidationError, raw: dict[str, Any]) -> Iterator[Fault]:
+    """annotation 7: bbox: list should have at least 4 items …; one fault a record."""
+    seen = set()
+    for fault in error.errors(include_url=False, include_context=False):
+        kind, *place = fault["loc"]
+        if not place:
+            yield Fault(f"{kind} empty", f'the list "{kind}" is empty; there is nothing to train on')
+            continue
+        if (kind, place[0]) in seen:
+            continue
+        seen.add((kind, place[0]))
+        record = raw[str(kind)][int(place[0])]
+        name = record.get("id", f"number {place[0]}") if isinstance(record, dict) else f"number {place[0]}"
+        field = ".".join(str(part) for part in place[1:])
+        singular = {"images": "image", "annotations": "annotation", "categories": "category"}[str(kind)]
+        same = f"{kind} {place[1] if place[1:] else ''} {fault['type']}"
+        if fault["type"] == "missing":
+            yield Fault(same, f"{singular} {name} has no {field}")
+        else:
+            message = fault["msg"][:1].lower() + fault["msg"][1:]
+            yield Fault(same, f"{singular} {name}: {field + ': ' if field else ''}{message}")
+
+
+def _doubled_ids(kind: str, ids: list[int]) -> Iterator[Fault]:
     seen: set[int] = set()
     for number in ids:
         if number in seen:
-            raise PCDError(f"{annotations}: two {kind} have the id {number}; ids must be unique")
+            yield Fault(f"{kind} doubled", f"two {kind} have the id {number}; ids must be unique")
         seen.add(number)
 
 
-def _fault(annotation: _Annotation, images: dict[int, _Image], categories: set[int]) -> str | None:
+def _fault(
+    annotation: _Annotation, images: dict[int, _Image], categories: set[int], has_masks: bool
+) -> Fault | None:  # fmt: skip
     image = images.get(annotation.image_id)
     if image is None:
-        return f"belongs to image {annotation.image_id}, which the file does not list"
+        return Fault("image id", f"belongs to image {annotation.image_id}, which the file does not list")
     if annotation.category_id not in categories:
-        return f"has category {annotation.category_id}, which the file does not list ({sorted(categories)})"
+        known = f"{sorted(categories)}" if len(categories) <= 20 else f"{len(categories)} others"
+        return Fault("category", f"has category {annotation.category_id}, which the file does not list ({known})")
     x, y, width, height = annotation.bbox
     inside = x >= -_SLACK and y >= -_SLACK and x + width <= image.width + _SLACK and y + height <= image.height + _SLACK
     if not inside or width < 0 or height < 0:
         pixels = f"{image.width} x {image.height} pixels"
-        return f"has the box {annotation.bbox}, outside its image of {pixels}; boxes are x, y, width, height"
-    if isinstance(annotation.segmentation, _Rle):
-        if annotation.segmentation.size != [image.height, image.width]:
-            return f"has a mask of {annotation.segmentation.size}, and its image is {[image.height, image.width]}"
-    elif any(len(polygon) % 2 for polygon in annotation.segmentation):
-        return "has a polygon with an odd number of coordinates; they are x, y, x, y, …"
+        outside = f"has the box {annotation.bbox}, outside its image of {pixels}; boxes are x, y, width, height"
+        return Fault("box", outside)
+    mask = annotation.segmentation
+    if isinstance(mask, _Rle):
+        if mask.size != [image.height, image.width]:
+            return Fault("mask size", f"has a mask of {mask.size}, and its image is {[image.height, image.width]}")
+        if isinstance(mask.counts, list) and sum(mask.counts) != image.height * image.width:
+            return Fault(
+                "mask counts", f"has a mask of {sum(mask.counts)} pixels, and its image {image.height * image.width}"
+            )
+    elif has_masks and not mask:
+        return Fault("mask missing", "has no segmentation, and others have one; give masks to all objects or to none")
+    elif any(len(polygon) % 2 for polygon in mask):
+        return Fault("mask odd", "has a polygon with an odd number of coordinates; they are x, y, x, y, …")
     return None

@@ -15,7 +15,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from eval.data import Split
-from eval.table import Hole
+from eval.table import HEADLINES, Hole
 
 __all__ = ["draw_ap_bars", "draw_gallery", "draw_losses"]
 
@@ -25,7 +25,7 @@ _SHOWN_SCORE: Final = 0.5
 
 
 def draw_ap_bars(cells: pd.DataFrame, path: Path, holes: Sequence[Hole] = ()) -> None:
-    """Mean box and mask AP of each arm, a dot per seed, and the standard deviation of several seeds.
+    """What each arm is compared by, mostly box and mask AP: the mean, a dot per seed, their standard deviation.
 
     An arm of which some cells are holes says so below its name; one without any cell has no bar.
     """
@@ -37,8 +37,11 @@ def draw_ap_bars(cells: pd.DataFrame, path: Path, holes: Sequence[Hole] = ()) ->
         lost = [hole.arm for hole in holes if hole.protocol == protocol]
         arms = list(dict.fromkeys([*of_protocol["arm"], *lost]))
         counts = {arm: int((of_protocol["arm"] == arm).sum()) for arm in arms}
-        for i, (metric, label) in enumerate((("bbox/AP", "box AP"), ("segm/AP", "mask AP"))):
-            places = np.array([place for place, arm in enumerate(arms) if counts[arm]]) + (i - 0.5) * 0.38
+        given = {metric: label for metric, label in HEADLINES.items() if metric in cells}
+        found = {metric: label for metric, label in given.items() if of_protocol[metric].notna().any()} or given
+        for i, (metric, label) in enumerate(found.items()):
+            places = np.array([place for place, arm in enumerate(arms) if counts[arm]])
+            places = places + (i - (len(found) - 1) / 2) * 0.38
             values = [of_protocol.loc[of_protocol["arm"] == arm, metric] for arm in arms if counts[arm]]
             means, stds = [v.mean() for v in values], [v.std(ddof=1) if len(v) > 1 else 0.0 for v in values]
             bars = axes.bar(places, means, 0.36, color=_COLOURS[i], alpha=0.75, label=label)
@@ -49,7 +52,7 @@ def draw_ap_bars(cells: pd.DataFrame, path: Path, holes: Sequence[Hole] = ()) ->
         names = [
             f"{arm}\n{counts[arm]} of {counts[arm] + lost.count(arm)} seeds" if arm in lost else arm for arm in arms
         ]
-        axes.set(xticks=range(len(arms)), xticklabels=names, ylabel="AP, per cent", title=protocol)
+        axes.set(xticks=range(len(arms)), xticklabels=names, ylabel="per cent", title=protocol)
         axes.set_xlim(-0.5, len(arms) - 0.5)
         axes.set_ylim(bottom=0)
         axes.legend(frameon=False)

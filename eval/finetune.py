@@ -11,7 +11,8 @@ from typing import Any
 import torch
 
 from eval.data import read_data_set
-from eval.settings import FinetuneSettings
+from eval.finetune_settings import FinetuneSettings
+from eval.protocols import departures
 from pcd.distributed import process_group, world_size
 from pcd.errors import PCDError
 from pcd.export import load_backbone, load_exactly
@@ -24,11 +25,13 @@ __all__ = ["finetune"]
 
 
 def finetune(spec: Spec) -> dict[str, Any]:
-    """Build, prove that the backbone arrived, train, evaluate."""
+    """Build, prove that the backbone arrived and that the recipe is the one meant, train, evaluate."""
     import eval.detectron.backbone as d2_backbone
+    from eval.detectron.before_training import check_recipe
     from eval.detectron.config import build_config
     from eval.detectron.data import register_split
     from eval.detectron.evaluate import evaluate_detector
+    from eval.detectron.precise_bn import count_statistics_anew
     from eval.detectron.train import build_detector, train_detector
 
     settings = FinetuneSettings.model_validate(spec.settings["finetune"])
@@ -36,8 +39,7 @@ def finetune(spec: Spec) -> dict[str, Any]:
     data = read_data_set(spec.inputs["data"], spec.runtime.get("data_places"))
     torch.set_num_threads(spec.runtime["threads"])
     with process_group(spec.runtime["device"], found_result=spec.found_result) as device:
-        if settings.batch % world_size():
-            raise PCDError(f"a batch of {settings.batch} does not divide among {world_size()} processes")
+        _check_batch(settings)
         torch.manual_seed(seed)
         student = build_student(spec.settings["student"])
         if "backbone" in spec.inputs:
@@ -46,25 +48,39 @@ def finetune(spec: Spec) -> dict[str, Any]:
         sync_norm = world_size() > 1 and device.type == "cuda"
         cfg = build_config(settings, spec.settings["student"], len(data.categories), str(device), sync_norm)
         detector = build_detector(cfg, settings)
-        matched = d2_backbone.load_into_detector(detector.backbone.bottom_up, student.state_dict())
+        matched = d2_backbone.load_into_detector(detector, student.state_dict())
         first_image = json.loads(data.val.annotations.read_text())["images"][0]["file_name"]
         difference = d2_backbone.check_features_equal(
             detector, student, data.val.images / first_image, cfg.INPUT.FORMAT
         )
-        print(f"{matched} backbone tensors matched; res2 to res5 differ by {difference:.1e} of their scale at most")
+        print(f"{matched} backbone tensors matched; features differ by {difference:.1e} of their scale at most")
+        recipe = check_recipe(detector, settings, data, sync_norm)
 
-        train_detector(cfg, detector, settings, register_split(data.train), seed, spec)
+        train_name = register_split(data.train)
+        train_detector(cfg, detector, settings, train_name, seed, spec)
+        count_statistics_anew(cfg, detector, settings, train_name, seed, spec)
         metrics: dict[str, float | None] = {}
         if spec.is_first_rank:
-            metrics = evaluate_detector(cfg, detector, register_split(data.val), spec)
+            val_name = register_split(data.val)
+            metrics = evaluate_detector(cfg, detector, val_name, spec, settings.score_by, data.folder)
     return {
         "metrics": metrics,
+        "protocol": {"name": settings.base, "difference": departures(settings)},
+        "recipe": recipe,
         "weights_sha256": weights_sha256(detector.state_dict()),
         **peak_gpu_memory(device),
         "iterations": settings.iterations,
         "matched_tensors": matched,
         "feature_difference": difference,
     }
+
+
+def _check_batch(settings: FinetuneSettings) -> None:
+    if settings.batch % world_size():
+        raise PCDError(
+            f"a batch of {settings.batch} does not divide among {world_size()} processes; choose another number in "
+            f"runtime.processes, or scale the protocol to it: protocols.NAME.world_size={world_size()}"
+        )
 
 
 if __name__ == "__main__":

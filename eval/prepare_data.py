@@ -1,24 +1,23 @@
-"""The data stage: draw the shapes set, or check a set of the user's own: `python -m eval.prepare_data SPEC`.
+"""The data stage: draw the shapes set, or check sets of the user's own: `python -m eval.prepare_data SPEC`.
 
 Writes data.json (see eval.data), which every later stage reads.
 """
 
 import hashlib
-import json
 import sys
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from eval.coco_check import check_coco
 from eval.data import DataSet, Split, write_data_set
-from eval.settings import CocoData, DataStageSettings, ShapesData
+from eval.datasets.own import describe_labelled, prepare_labelled
+from eval.settings import CocoData, DataStageSettings, LabelledSet, PoolData, ShapesData
 from eval.shapes import CLASS_NAMES, coco_annotation, draw_scene
-from pcd.errors import PCDError
 from pcd.image_folder import scan_images, scan_pool
 from pcd.image_sources import open_listing, save_index
 from pcd.stage import Spec, Stopped, run_stage, write_json
@@ -32,9 +31,16 @@ _BLOCK = 50  # images that a worker draws before it reports
 def prepare_data(spec: Spec) -> dict[str, Any]:
     settings = DataStageSettings.model_validate(spec.settings).data
     spec.metrics.drop_after(0)
-    data = _draw_shapes(spec, settings) if isinstance(settings, ShapesData) else _check_own(spec, settings)
+    if isinstance(settings, PoolData):
+        return _take_pool(spec, settings)
+    data, warnings = (
+        (_draw_shapes(spec, settings), []) if isinstance(settings, ShapesData) else _check_own(spec, settings)
+    )
+    for line in warnings:
+        print(f"warning: {line}", flush=True)
     write_data_set(spec.out, data)
-    return {"name": data.name, "fingerprint": data.fingerprint, "categories": list(data.categories), **data.counts}
+    result = {"name": data.name, "fingerprint": data.fingerprint, "categories": list(data.categories), **data.counts}
+    return result | ({"warnings": warnings} if warnings else {})
 
 
 def _draw_shapes(spec: Spec, settings: ShapesData) -> DataSet:
@@ -58,9 +64,13 @@ def _draw_shapes(spec: Spec, settings: ShapesData) -> DataSet:
         for number, annotation in enumerate(coco[split]["annotations"], start=1):
             annotation["id"] = number
         write_json(spec.out / f"{split}.json", coco[split])
-    train, val = (Split(spec.out / s, spec.out / f"{s}.json") for s in ("train", "val"))
-    pool, fingerprint = spec.out / "pool", scan_images(spec.out / "pool").fingerprint()
-    return _summarise("shapes", pool, fingerprint, train, val, coco["train"], coco["val"], settings.pool)
+    splits = {s: Split(spec.out / s, spec.out / f"{s}.json") for s in ("train", "val")}
+    data = describe_labelled("shapes", splits, {s: coco[s] for s in splits}, "coco", None)
+    whole = scan_images(spec.out / "pool").fingerprint() + data.fingerprint
+    return replace(
+        data, pool=spec.out / "pool", counts=data.counts | {"pool": settings.pool},
+        fingerprint=hashlib.sha256(whole.encode()).hexdigest(),
+    )  # fmt: skip
 
 
 def _blocks(images: int) -> Iterator[range]:
@@ -88,49 +98,36 @@ def _empty_coco() -> dict[str, Any]:
     return {"images": [], "annotations": [], "categories": categories}
 
 
-def _check_own(spec: Spec, settings: CocoData) -> DataSet:
-    spec.activity("listing the pool", 0, 3)
-    listing = scan_pool(settings.pool)
-    pool = open_listing(listing, spec.runtime["threads"])
-    save_index(pool, listing, spec.out)
-    spec.activity("checking the training set", 1, 3)
-    train = check_coco(settings.train_annotations, settings.train_images)
-    spec.activity("checking the evaluation set", 2, 3)
-    val = check_coco(settings.val_annotations, settings.val_images)
-    if train["categories"] != val["categories"]:
-        raise PCDError(
-            f"{settings.train_annotations} and {settings.val_annotations} list different categories; "
-            "a detector trained on one cannot be evaluated on the other"
-        )
-    return _summarise(
-        settings.train_annotations.stem,
-        settings.pool,
-        listing.fingerprint(),
-        Split(settings.train_images, settings.train_annotations),
-        Split(settings.val_images, settings.val_annotations),
-        train,
-        val,
-        len(pool),
-    )
+def _take_pool(spec: Spec, settings: PoolData) -> dict[str, Any]:
+    images, fingerprint = _index_pool(spec, settings.pool)
+    counts = {"pool": images, "train": 0, "val": 0}
+    record = {"name": "pool", "pool": str(settings.pool), "counts": counts, "fingerprint": fingerprint}
+    write_json(spec.out / "data.json", record)
+    return {"name": "pool", "fingerprint": fingerprint, **counts}
 
 
-def _summarise(
-    name: str, pool: Path, fingerprint: str, train: Split, val: Split, train_coco: dict[str, Any],
-    val_coco: dict[str, Any], images: int,
-) -> DataSet:  # fmt: skip
-    for labelled, coco in ((train, train_coco), (val, val_coco)):
-        if all(annotation["iscrowd"] for annotation in coco["annotations"]):
-            raise PCDError(
-                f"{labelled.annotations} has no object that is not a crowd; nothing can be learnt or measured"
-            )
-    digest = hashlib.sha256(fingerprint.encode())
-    for coco in (train_coco, val_coco):
-        digest.update(json.dumps(coco, sort_keys=True).encode())
-    counts = {"pool": images}
-    for split, coco in (("train", train_coco), ("val", val_coco)):
-        counts |= {split: len(coco["images"]), f"{split}_annotations": len(coco["annotations"])}
-    categories = tuple(c["name"] for c in sorted(train_coco["categories"], key=lambda c: int(c["id"])))
-    return DataSet(name, pool, train, val, categories, counts, digest.hexdigest())
+def _check_own(spec: Spec, settings: CocoData | LabelledSet) -> tuple[DataSet, list[str]]:
+    def tick(phase: str, done: int, total: int) -> None:
+        spec.activity(phase, done, total)
+        if spec.stop_requested:
+            raise Stopped
+
+    pool = _index_pool(spec, settings.pool) if isinstance(settings, CocoData) else None
+    data, warnings = prepare_labelled(settings, spec.out, spec.runtime["threads"], tick)
+    if isinstance(settings, CocoData) and pool:
+        images, fingerprint = pool
+        whole = hashlib.sha256((fingerprint + data.fingerprint).encode()).hexdigest()
+        data = replace(data, pool=settings.pool, counts=data.counts | {"pool": images}, fingerprint=whole)
+    return data, warnings
+
+
+def _index_pool(spec: Spec, pool: Path) -> tuple[int, str]:
+    """Leave the pool's index; the number of its images, and SHA-256 of its listing."""
+    spec.activity("listing the pool", 0, 1)
+    listing = scan_pool(pool)
+    source = open_listing(listing, spec.runtime["threads"])
+    save_index(source, listing, spec.out)
+    return len(source), listing.fingerprint()
 
 
 if __name__ == "__main__":

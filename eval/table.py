@@ -1,7 +1,7 @@
 """The AP table: one row per cell, one per arm, and the same in CSV, JSON, Markdown and HTML."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -12,14 +12,17 @@ import pandas as pd
 from pcd.stage import write_text
 
 __all__ = [
-    "METRICS", "Cell", "Hole",
+    "HEADLINES", "METRICS", "Cell", "Hole",
     "arm_table", "cell_table", "hole_notes", "printed_arms", "printed_cells", "write_tables",
 ]  # fmt: skip
 
 METRICS: Final = tuple(
     f"{task}/{name}" for task in ("bbox", "segm") for name in ("AP", "AP50", "AP75", "APs", "APm", "APl")
 )
-"""Columns of a cell, per cent; the size classes are COCO's: below 32², 96², and above, in pixels."""
+"""A Mask R-CNN's columns, per cent; the size classes are COCO's: below 32², 96², and above, in pixels."""
+
+HEADLINES: Final = {"bbox/AP": "box AP", "segm/AP": "mask AP", "top1": "top-1", "knn_top1": "kNN top-1"}
+"""What arms are compared by, and how people call it."""
 
 ABSENT: Final = "–"
 _CELL_NAMES: Final = ("cell", "arm", "protocol", "seed")
@@ -27,7 +30,7 @@ _CELL_NAMES: Final = ("cell", "arm", "protocol", "seed")
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One fine-tuned detector and what it scored."""
+    """One fine-tuned detector or probed backbone, and what it scored."""
 
     cell: str
     """Readable id, arm.protocol.seed."""
@@ -35,7 +38,10 @@ class Cell:
     protocol: str
     seed: int
     metrics: dict[str, float | None]
-    """Keys as METRICS, and per category; None where the split has no such object."""
+    """Per cent, whatever the protocol gives: METRICS, more of COCO's, `top1`; None where the split has no such object.
+
+    Recall and figures per category (`bbox/AR100`, `bbox/AP-cat`) stay out of the tables.
+    """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -50,13 +56,29 @@ class Hole:
 
 
 def cell_table(cells: Sequence[Cell]) -> pd.DataFrame:
-    """Columns cell, arm, protocol, seed and METRICS; NaN stands for a size class without objects."""
+    """Columns cell, arm, protocol, seed, and each metric that any of the cells has, METRICS first.
+
+    NaN stands for a size class without objects, and for what a protocol does not give.
+    """
+    metrics = _columns(cells)
     rows = [
         {"cell": c.cell, "arm": c.arm, "protocol": c.protocol, "seed": c.seed}
-        | {name: float("nan") if c.metrics[name] is None else c.metrics[name] for name in METRICS}
+        | {name: float("nan") if c.metrics.get(name) is None else c.metrics[name] for name in metrics}
         for c in cells
     ]
-    return pd.DataFrame(rows, columns=[*_CELL_NAMES, *METRICS])
+    return pd.DataFrame(rows, columns=[*_CELL_NAMES, *metrics])
+
+
+def _columns(cells: Sequence[Cell]) -> list[str]:
+    given = dict.fromkeys(name for cell in cells for name in cell.metrics)
+    known = [name for name in (*METRICS, *HEADLINES) if name in given]
+    return list(dict.fromkeys([*known, *(name for name in given if "/" not in name)]))
+
+
+def _metrics_of(table: pd.DataFrame, suffix: str = "") -> list[str]:
+    """The metrics of a table of cells, or with " mean" of one of arms, in its order."""
+    names = [name.removesuffix(suffix) for name in table.columns if name.endswith(suffix)]
+    return [name for name in names if name not in _CELL_NAMES]
 
 
 def arm_table(cells: pd.DataFrame, baseline: str, holes: Sequence[Hole] = ()) -> pd.DataFrame:
@@ -66,17 +88,17 @@ def arm_table(cells: pd.DataFrame, baseline: str, holes: Sequence[Hole] = ()) ->
     `… std` (of the sample, NaN for one seed) and `… delta`, the mean's difference to the arm `baseline` in the same
     protocol (NaN if it is not there).
     """
-    axes = ["arm", "protocol"]
+    axes, metrics = ["arm", "protocol"], _metrics_of(cells)
     lost = pd.DataFrame([(h.arm, h.protocol) for h in holes], columns=axes)
     wanted = pd.concat([cells[axes], lost]).groupby(axes, sort=False).size()
     grouped = cells.groupby(axes, sort=False)
-    figures = {f"{m} mean": grouped[m].mean() for m in METRICS} | {f"{m} std": grouped[m].std(ddof=1) for m in METRICS}
+    figures = {f"{m} mean": grouped[m].mean() for m in metrics} | {f"{m} std": grouped[m].std(ddof=1) for m in metrics}
     arms = pd.DataFrame({"n": grouped.size(), **figures}).reindex(wanted.index)
     arms = arms.assign(n=arms["n"].fillna(0).astype(int), of=wanted).reset_index()
-    for metric in METRICS:
+    for metric in metrics:
         base = arms[arms["arm"] == baseline].set_index("protocol")[f"{metric} mean"]
         arms[f"{metric} delta"] = arms[f"{metric} mean"] - arms["protocol"].map(base)
-    by_metric = [f"{metric} {figure}" for metric in METRICS for figure in ("mean", "std", "delta")]
+    by_metric = [f"{metric} {figure}" for metric in metrics for figure in ("mean", "std", "delta")]
     return arms[[*axes, "n", "of", *by_metric]]
 
 
@@ -94,12 +116,13 @@ def hole_notes(cells: int, holes: Sequence[Hole]) -> list[str]:
 def printed_cells(cells: pd.DataFrame, holes: Sequence[Hole] = ()) -> pd.DataFrame:
     """As text: one decimal, a dash for what does not exist; a hole is a row of dashes."""
     lost = pd.DataFrame([(h.cell, h.arm, h.protocol, str(h.seed)) for h in holes], columns=list(_CELL_NAMES))
-    shown = cells[list(_CELL_NAMES)].astype(str).assign(**{m: cells[m].map(_number) for m in METRICS})
-    return pd.concat([shown, lost.assign(**dict.fromkeys(METRICS, ABSENT))], ignore_index=True)
+    metrics = _metrics_of(cells)
+    shown = cells[list(_CELL_NAMES)].astype(str).assign(**{m: cells[m].map(_number) for m in metrics})
+    return pd.concat([shown, lost.assign(**dict.fromkeys(metrics, ABSENT))], ignore_index=True)
 
 
 def printed_arms(arms: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """As text: mean ± std and the difference to the baseline of box and mask AP, the means of the rest.
+    """As text: mean ± std and the difference to the baseline of HEADLINES, the means of the rest.
 
     `n` is the number of seeds, or "2 of 3" where some are holes.
     """
@@ -107,17 +130,21 @@ def printed_arms(arms: pd.DataFrame, baseline: str) -> pd.DataFrame:
     whole = arms["of"] if "of" in arms else arms["n"]  # a table of before there were holes
     shown["n"] = [str(n) if n == of else f"{n} of {of}" for n, of in zip(arms["n"], whole, strict=True)]
     is_base = arms["arm"] == baseline
-    for metric in METRICS:
-        task, name = metric.split("/")
-        label = {"bbox": "box", "segm": "mask"}[task]
-        if name == "AP":
+    for metric in _metrics_of(arms, " mean"):
+        label = HEADLINES.get(metric)
+        if label:
             spread = zip(arms[f"{metric} mean"], arms[f"{metric} std"], strict=True)
-            shown[f"{label} AP"] = [_number(mean) + ("" if pd.isna(std) else f" ± {std:.1f}") for mean, std in spread]
+            shown[label] = [_number(mean) + ("" if pd.isna(std) else f" ± {std:.1f}") for mean, std in spread]
             signed = arms[f"{metric} delta"].map(lambda delta: ABSENT if pd.isna(delta) else f"{delta:+.1f}")
-            shown[f"{label} Δ {baseline}"] = signed.where(~is_base, ABSENT)
+            shown[f"{label.removesuffix(' AP')} Δ {baseline}"] = signed.where(~is_base, ABSENT)
         else:
-            shown[f"{label} {name}"] = arms[f"{metric} mean"].map(_number)
+            shown[_label(metric)] = arms[f"{metric} mean"].map(_number)
     return shown
+
+
+def _label(metric: str) -> str:
+    task, _, name = metric.rpartition("/")
+    return {"bbox": "box ", "segm": "mask "}.get(task, "") + name
 
 
 def _number(value: float) -> str:
@@ -126,14 +153,14 @@ def _number(value: float) -> str:
 
 def write_tables(
     folder: Path, title: str, cells: pd.DataFrame, arms: pd.DataFrame, baseline: str, notes: Sequence[str],
-    holes: Sequence[Hole] = (),
+    holes: Sequence[Hole] = (), further: Mapping[str, pd.DataFrame] | None = None,
 ) -> None:  # fmt: skip
     """Write cells.csv, arms.csv, ap_table.json, ap_table.md, ap_table.html, and ap_summary.md with the APs alone.
 
-    `notes` stand under the tables of ap_table.*, those of the `holes` before them; cells.csv has the cells that there
-    are.
+    `further` tables of text stand behind those of arms and cells, each under its title. `notes` stand under the tables
+    of ap_table.*, those of the `holes` before them; cells.csv has the cells that there are.
     """
-    notes = [*hole_notes(len(cells), holes), *notes]
+    notes, further = [*hole_notes(len(cells), holes), *notes], further or {}
     cells.to_csv(folder / "cells.csv", index=False, float_format="%.4f")
     arms.to_csv(folder / "arms.csv", index=False, float_format="%.4f")
     record: dict[str, Any] = {
@@ -146,19 +173,22 @@ def write_tables(
     }
     shown_arms, shown_cells = printed_arms(arms, baseline), printed_cells(cells, holes)
     record["printed"] = shown_arms.to_dict(orient="records")  # for who shows the table without pandas
+    record["further"] = {title: table.to_dict(orient="records") for title, table in further.items()}
     write_text(folder / "ap_table.json", json.dumps(record, indent=2) + "\n")
     write_text(folder / "ap_summary.md", _markdown(_summary(shown_arms)) + "\n")
-    parts = [f"# {title}", "", _markdown(shown_arms), "", "## Cells", "", _markdown(shown_cells)]
+    parts = [f"# {title}", "", _markdown(shown_arms)]
+    for heading, table in {"Cells": shown_cells, **further}.items():
+        parts += ["", f"## {heading}", "", _markdown(table)]
     write_text(folder / "ap_table.md", "\n".join([*parts, "", *(f"- {note}" for note in notes)]) + "\n")
     environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True)
     html = environment.get_template("ap_table.html.j2").render(
-        title=title, tables=(("By arm", shown_arms), ("By cell", shown_cells)), notes=notes
+        title=title, tables=(("By arm", shown_arms), ("By cell", shown_cells), *further.items()), notes=notes
     )
     write_text(folder / "ap_table.html", html)
 
 
 def _summary(shown_arms: pd.DataFrame) -> pd.DataFrame:
-    names = [name for name in shown_arms.columns if name.endswith(" AP") or "Δ" in name]
+    names = [name for name in shown_arms.columns if name in HEADLINES.values() or "Δ" in name]
     return shown_arms[["arm", "protocol", "n", *names]]
 
 

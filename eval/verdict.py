@@ -16,13 +16,15 @@ from scipy import stats
 
 __all__ = [
     "BASES", "JUDGED_METRICS", "CellRun", "CellVerdict", "Difference", "Outcome", "RunVerdict", "Tolerance",
-    "judge", "tolerance_of",
+    "judge", "judged_metrics", "tolerance_of",
 ]  # fmt: skip
 
 Outcome = Literal["identical", "reproduced", "not reproduced", "not comparable"]
 
-JUDGED_METRICS: Final = {"bbox/AP": "box AP", "segm/AP": "mask AP"}
-"""What a verdict rests on, and how people call it. All other figures only count for `identical`."""
+JUDGED_METRICS: Final = {"bbox/AP": "box AP", "segm/AP": "mask AP", "top1": "top-1", "knn_top1": "kNN top-1"}
+"""What a verdict rests on, where a cell's protocol gives it, and how people call it. All other figures only count for
+`identical`."""
+_OF_DETECTORS: Final = ("bbox/AP", "segm/AP")
 
 BASES: Final = ("settings", "data", "source", "versions", "hardware")
 """What an AP rests on, besides chance."""
@@ -120,6 +122,12 @@ class RunVerdict:
         return self.regressed or self.outcome == "not reproduced" or any(cell.lost for cell in self.cells)
 
 
+def judged_metrics(verdict: RunVerdict) -> dict[str, str]:
+    """Those of JUDGED_METRICS that any cell was judged by, and how people call them; of nothing but holes both APs."""
+    found = {metric for cell in verdict.cells for metric in cell.differences} or set(_OF_DETECTORS)
+    return {metric: label for metric, label in JUDGED_METRICS.items() if metric in found}
+
+
 def judge(original: Iterable[CellRun], rerun: Iterable[CellRun], noise_ap: float) -> RunVerdict:
     """A verdict for each cell of either run, in the original's order.
 
@@ -163,14 +171,16 @@ def _figures_of(cells: Iterable[CellRun], group: str, metric: str) -> list[float
 
 
 def _judge_cell(old: CellRun, new: CellRun, tolerances: Mapping[str, Tolerance]) -> CellVerdict:
-    holes_before, holes_after = _holes("original", old), _holes("rerun", new)
+    given = {**old.metrics, **new.metrics}
+    judged = [metric for metric in JUDGED_METRICS if metric in given] or list(_OF_DETECTORS)
+    holes_before, holes_after = _holes("original", old, judged), _holes("rerun", new, judged)
     if holes_before or holes_after:
         return CellVerdict(cell=old.cell, outcome=None, reasons=(*holes_before, *holes_after), lost=not holes_before)
     reasons = tuple(line for base in BASES for line in _differing(base, old, new))
     if _is_another_experiment(old, new):
         return CellVerdict(cell=old.cell, outcome="not comparable", reasons=reasons)
     differences = {
-        metric: Difference(_figure(old, metric), _figure(new, metric), tolerances[metric]) for metric in JUDGED_METRICS
+        metric: Difference(_figure(old, metric), _figure(new, metric), tolerances[metric]) for metric in judged
     }
     outcome: Outcome
     if _are_identical(old, new):
@@ -182,10 +192,10 @@ def _judge_cell(old: CellRun, new: CellRun, tolerances: Mapping[str, Tolerance])
     return CellVerdict(cell=old.cell, outcome=outcome, reasons=reasons, differences=differences)
 
 
-def _holes(side: str, run: CellRun) -> tuple[str, ...]:
+def _holes(side: str, run: CellRun, judged: Sequence[str]) -> tuple[str, ...]:
     if run.hole is not None:
         return (f"{side}: {run.hole}",)
-    missing = [name for metric, name in JUDGED_METRICS.items() if not _is_figure(run.metrics.get(metric))]
+    missing = [JUDGED_METRICS[metric] for metric in judged if not _is_figure(run.metrics.get(metric))]
     return (f"{side}: {' and '.join(missing)} missing",) if missing else ()
 
 

@@ -7,7 +7,7 @@ import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from eval.verdict import JUDGED_METRICS, RunVerdict
+from eval.verdict import RunVerdict, judged_metrics
 
 __all__ = ["draw_verdict"]
 
@@ -24,10 +24,10 @@ _OF_OUTCOME: Final = {
 
 def draw_verdict(verdict: RunVerdict, path: Path) -> None:
     """A panel for each judged metric, a row for each cell: original, tolerance, rerun. A hole's row stays empty."""
-    cells = verdict.cells
-    figure = Figure(figsize=(4.6 * len(JUDGED_METRICS) + 2, 0.42 * len(cells) + 1.7), layout="constrained")
-    panels = figure.subplots(1, len(JUDGED_METRICS), squeeze=False, sharey=True)[0]
-    for axes, (metric, label) in zip(panels, JUDGED_METRICS.items(), strict=True):
+    cells, judged = verdict.cells, judged_metrics(verdict)
+    figure = Figure(figsize=(4.6 * len(judged) + 2, 0.42 * len(cells) + 1.7), layout="constrained")
+    panels = figure.subplots(1, len(judged), squeeze=False, sharey=True)[0]
+    for axes, (metric, label) in zip(panels, judged.items(), strict=True):
         for row, cell in enumerate(cells):
             d = cell.differences.get(metric)
             if d is None or cell.outcome is None:

@@ -10,7 +10,7 @@ import jinja2
 import pandas as pd
 
 from eval.table import ABSENT
-from eval.verdict import JUDGED_METRICS, CellVerdict, RunVerdict
+from eval.verdict import JUDGED_METRICS, CellVerdict, RunVerdict, judged_metrics
 from pcd.stage import write_text
 
 __all__ = ["describe_verdict", "message_of", "printed_verdicts", "summary_of", "verdict_frame", "write_verdict"]
@@ -18,8 +18,8 @@ __all__ = ["describe_verdict", "message_of", "printed_verdicts", "summary_of", "
 _MESSAGE_CELLS: Final = 20
 
 _NOTES: Final = (
-    "identical: the same weights and the same AP figures. reproduced: box and mask AP lie within the tolerance. "
-    "not comparable: what differs is listed; a drop by more than the tolerance is told all the same.",
+    "identical: the same weights and the same figures. reproduced: box and mask AP, or a probe's accuracy, lie within "
+    "the tolerance. not comparable: what differs is listed; a drop by more than the tolerance is told all the same.",
     "Tolerance: the larger of t · s · √2 over the original's seeds (95 %, for each figure alone: of twenty, one is "
     "expected outside) and of the benchmark's stated noise (noise_ap).",
 )
@@ -32,7 +32,7 @@ def verdict_frame(verdict: RunVerdict) -> pd.DataFrame:
     rows: list[dict[str, Any]] = []
     for cell in verdict.cells:
         row: dict[str, Any] = {"cell": cell.cell, "verdict": cell.outcome or "hole", "regressed": cell.regressed}
-        for metric in JUDGED_METRICS:
+        for metric in judged_metrics(verdict):
             d = cell.differences.get(metric)
             row |= {
                 f"{metric} original": d.original if d else float("nan"),
@@ -50,7 +50,7 @@ def printed_verdicts(verdict: RunVerdict) -> pd.DataFrame:
     rows = []
     for cell in verdict.cells:
         row = {"cell": cell.cell, "verdict": _named(cell)}
-        for metric, label in JUDGED_METRICS.items():
+        for metric, label in judged_metrics(verdict).items():
             d = cell.differences.get(metric)
             row[label] = f"{d.original:.1f} → {d.rerun:.1f}" if d else ABSENT
             row[f"Δ {label}"] = f"{d.change:+.2f}" if d else ABSENT
@@ -61,7 +61,9 @@ def printed_verdicts(verdict: RunVerdict) -> pd.DataFrame:
 
 def summary_of(name: str, verdict: RunVerdict) -> str:
     """Markdown: the counts, and a table that is narrow enough to stand where there is little room."""
-    shown = printed_verdicts(verdict)[["cell", "verdict", *(f"Δ {label}" for label in JUDGED_METRICS.values())]]
+    shown = printed_verdicts(verdict)[
+        ["cell", "verdict", *(f"Δ {label}" for label in judged_metrics(verdict).values())]
+    ]
     counts = message_of(name, verdict).splitlines()[0]
     return f"**{counts}**\n\n{_markdown(shown)}\n"
 

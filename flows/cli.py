@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import click
 
+from flows.commands.data import data
 from flows.commands.deploy import deploy, worker
 from flows.commands.plan import plan
 from flows.commands.rerun import rerun
@@ -58,29 +59,35 @@ def main() -> None:
 _set = click.option(
     "--set", "overrides", multiple=True, metavar="SETTING=VALUE", help="Change a setting of the profile."
 )
+_data = click.option(
+    "--data", "own", type=click.Path(path_type=Path), metavar="FOLDER",
+    help="Fine-tune on this labelled set of your own; `pcd data check FOLDER` looks at it first.",
+)  # fmt: skip
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
 
 @main.command()
 @click.argument("profile")
 @_set
+@_data
 @click.option("--only", multiple=True, metavar="PATTERN", help="Only these cells, such as 'pcd.*.seed0'.")
 @click.option("--from", "from_stage", metavar="STAGE", help="Compute this stage anew, and all behind it.")
 @click.option("--fresh", is_flag=True, help="Compute every stage anew.")
 @_json
 def run(
-    profile: str, overrides: tuple[str, ...], only: tuple[str, ...], from_stage: str | None, fresh: bool, as_json: bool
-) -> None:
+    profile: str, overrides: tuple[str, ...], own: Path | None, only: tuple[str, ...], from_stage: str | None,
+    fresh: bool, as_json: bool,
+) -> None:  # fmt: skip
     """Run a benchmark: PROFILE is demo, smoke, paper, or a YAML file.
 
     Stages that are in the store are not run again; an interrupted one goes on from its last checkpoint. Where a cell
     fails the others go on; the table names it as a hole, and the exit code is 1.
     """
-    from flows.profiles import load_profile
+    from flows.commands.own_set import load_with_data
     from flows.run import run_benchmark
     from flows.run_record import NOT_ASKED_FOR
 
-    settings = load_profile(profile, overrides)
+    settings = load_with_data(profile, overrides, own)
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):  # progress must not stand in the JSON
         record = run_benchmark(settings, only=only, from_stage=from_stage, fresh=fresh)
     _show(record, as_json)
@@ -193,6 +200,7 @@ def doctor() -> None:
         sys.exit(1)
 
 
+main.add_command(data)
 main.add_command(store)
 main.add_command(plan)
 main.add_command(logs)

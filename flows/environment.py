@@ -13,7 +13,7 @@ __all__ = ["brief", "describe_environment", "processor"]
 
 _PACKAGES: Final = (
     *("torch", "torchvision", "timm", "detectron2", "numpy", "pandas", "pillow", "pycocotools", "safetensors"),
-    *("webdataset", "prefect", "mlflow"),
+    *("faster-coco-eval", "webdataset", "prefect", "mlflow"),
 )
 _ROOT: Final = Path(__file__).parent.parent
 _MOST_CHARACTERS: Final = 1_000_000

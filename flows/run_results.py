@@ -14,7 +14,10 @@ _CELL: Final = "finetune:"
 _COMPUTES: Final = ("pretrain", "finetune")
 """Stages whose source, versions and hardware move an AP. What teacher and data leave is known by its content."""
 _COMPUTING_PACKAGES: Final = frozenset(
-    ("torch", "torchvision", "timm", "detectron2", "numpy", "pillow", "pycocotools", "safetensors", "webdataset")
+    (
+        *("torch", "torchvision", "timm", "detectron2", "numpy", "pillow", "pycocotools", "faster-coco-eval"),
+        *("safetensors", "webdataset"),
+    )
 )
 
 

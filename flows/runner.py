@@ -136,6 +136,8 @@ class Runner:
             self._refuse_to_repeat(stage, error)
             raise
         self.reporter.stage_ends(stage, seconds, _summary(stage, result))
+        for warning in result.get("warnings", ()):
+            self.reporter.note(f"warning: {warning}")
         return folder
 
     def _commit(self, stage: Stage, command: list[str], seconds: float) -> tuple[Path, dict[str, Any]]:
@@ -203,7 +205,9 @@ def _summary(stage: Stage, result: dict[str, Any]) -> str:
                 f": {result['parameters'] / 1e6:.1f} M parameters, SHA-256 {result['sha256'][:12]}, {result['licence']}"
             )
         case "data":
-            return f": {result['pool']} images to pre-train on, {result['train']} + {result['val']} labelled"
+            pool = [f"{result['pool']} images to pre-train on"] if result["pool"] else []
+            labelled = [f"{result['train']} + {result['val']} labelled"] if result["train"] else []
+            return f": {', '.join(pool + labelled)}"
         case "pretrain":
             damaged = f", {result['unreadable_images']} images could not be read" if result["unreadable_images"] else ""
             return f": {result['steps']} steps in {result['precision']}, the loss by {result['loss_backend']}{damaged}"
@@ -212,7 +216,7 @@ def _summary(stage: Stage, result: dict[str, Any]) -> str:
         case "backbone":
             return f": {result['matched_tensors']} tensors of {result['source']}, {result['licence']}"
         case "finetune":
-            box, mask = result["metrics"]["bbox/AP"], result["metrics"]["segm/AP"]
+            box, mask = (result["metrics"].get(name) for name in ("bbox/AP", "segm/AP"))
             matched, difference = result["matched_tensors"], result["feature_difference"]
             proof = f"{matched} backbone tensors matched, features equal to {difference:.0e}"
             return f": box AP {_or_dash(box)}, mask AP {_or_dash(mask)} ({proof})"

@@ -1,11 +1,16 @@
 """A benchmark: what is compared with what, and on which machine. One frozen model, which Prefect shows as a form."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import AfterValidator, BaseModel, Field, JsonValue, WithJsonSchema, model_validator
+from pydantic import AfterValidator, BaseModel, Field, JsonValue, WithJsonSchema, field_validator, model_validator
 
-from eval.settings import DETECTOR_STUDENTS, DataSettings, FinetuneSettings, ShapesData
+from eval.finetune_settings import FinetuneSettings
+from eval.protocols import PROTOCOLS, with_named_protocols
+from eval.settings import DataSettings, LabelledSet, ShapesData
+from flows.planning.detectors import check_detectors
+from flows.planning.labelled_sets import check_sets
 from flows.planning.matrix import PRETRAINED_ARMS, Cell, cells_of, changed, check_overrides, nearest
 from pcd.arms import ARMS
 from pcd.arms.weights import SUPERVISED_WEIGHTS
@@ -83,7 +88,9 @@ class Benchmark(Settings):
     )
     baseline: ArmName = Field("random", description="the arm that differences refer to")
     protocols: dict[ReadableName, FinetuneSettings] = Field(
-        {"fpn_1x": FinetuneSettings()}, description="name to fine-tuning settings; none ({}): pre-train alone"
+        with_named_protocols({"fpn_1x": {}}),
+        description=f"name to fine-tuning settings; {', '.join(PROTOCOLS)} are the field's, and may be the `base` of "
+        "others; none ({}): pre-train alone",
     )
     seeds: tuple[Seed, ...] = Field(
         (0,), min_length=1, description="each arm is pre-trained and fine-tuned once per seed"
@@ -114,7 +121,14 @@ class Benchmark(Settings):
         description="the file of the arm supervised on this machine: torchvision's, or weights of your own, whose "
         "content is then in the key",
     )
-    data: DataSettings = Field(default=ShapesData(), description="images, annotations")
+    data: DataSettings = Field(
+        default=ShapesData(), description="what is pre-trained on, and the labelled set of protocols that name no other"
+    )
+    sets: dict[ReadableName, LabelledSet] = Field(
+        {},
+        description="further labelled sets by name, for protocols to name in `set`: kind coco, voc, cityscapes or "
+        "classes, and where it lies",
+    )
     pretrain: PretrainSettings = PretrainSettings()
     noise_ap: float = setting(
         0.3,
@@ -125,6 +139,11 @@ class Benchmark(Settings):
         ge=0,
     )
     runtime: Runtime = Runtime()
+
+    @field_validator("protocols", mode="before")
+    @classmethod
+    def _take_the_named_protocols(cls, raw: Any) -> Any:
+        return with_named_protocols(raw) if isinstance(raw, Mapping) else raw
 
     @model_validator(mode="after")
     def _no_doubles_and_a_known_teacher(self) -> "Benchmark":
@@ -154,6 +173,11 @@ class Benchmark(Settings):
             changed(self.protocols[self.watch.protocol], {"watch": self.watch.changes}, "watch")
         return self
 
+    @model_validator(mode="after")
+    def _sets_fit_the_protocols(self) -> "Benchmark":
+        check_sets(self.protocols, self.data, self.sets, self.overrides)
+        return self
+
     @property
     def cells(self) -> tuple[Cell, ...]:
         """In the order in which they are run and shown."""
@@ -171,13 +195,17 @@ class Benchmark(Settings):
         return settings
 
     @model_validator(mode="after")
-    def _student_fits_a_detector(self) -> "Benchmark":
-        if self.protocols and self.pretrain.student not in DETECTOR_STUDENTS:
-            raise ValueError(
-                f'pretrain.student "{self.pretrain.student}" can be pre-trained, but not fine-tuned as a detector yet; '
-                f"choose one of {', '.join(DETECTOR_STUDENTS)}, or pre-train alone: protocols={{}}"
-            )
+    def _detectors_fit_student_and_sets(self) -> "Benchmark":
+        kinds: dict[str | None, str] = {name: labelled.kind for name, labelled in self.sets.items()}
+        processes = self.runtime.processes * self.runtime.nodes
+        check_detectors(self.protocols, self._students(), kinds | {None: self.data.kind}, processes)
         return self
+
+    def _students(self) -> list[str]:
+        try:
+            return list(dict.fromkeys(self.student_of(cell.arm) for cell in self.cells))
+        except PCDError as error:
+            raise ValueError(error) from None
 
     def student_of(self, arm: str) -> str:
         """The network behind the arm's backbone. Raises PCDError for a teacher whose trunk is no student."""
@@ -208,9 +236,4 @@ class Benchmark(Settings):
                 f'no supervised weights of "{self.pretrain.student}" are known; set supervised_file to your own, '
                 f"or choose one of {', '.join(SUPERVISED_WEIGHTS)}"
             )
-        try:
-            for arm in arms:
-                self.student_of(arm)
-        except PCDError as error:
-            raise ValueError(error) from None
         return self

@@ -1,4 +1,4 @@
-"""The student's weights in Detectron2's ResNet, and the proof that they compute the same there.
+"""The student's weights in a detector, and the proof that they compute the same there.
 
 A detector whose backbone was silently not loaded, or sees BGR, still trains; its AP is just wrong. So every tensor must
 match, and the features on a real image must be equal, before the first step.
@@ -15,6 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor, nn
 
+from eval.detectron.c4_heads import EXTRA_NORM
+from eval.detectron.student_backbone import StudentBackbone
 from pcd.backbones import Backbone
 from pcd.errors import PCDError
 from pcd.export import to_detectron2_name
@@ -23,14 +25,14 @@ from pcd.views import IMAGENET_MEAN, IMAGENET_STD
 __all__ = ["check_features_equal", "load_into_detector"]
 
 
-def load_into_detector(bottom_up: nn.Module, tensors: Mapping[str, Tensor]) -> int:
-    """Load a student's tensors, torchvision's names, into Detectron2's ResNet; returns how many matched.
+def load_into_detector(detector: Any, tensors: Mapping[str, Tensor]) -> int:
+    """Load a student's tensors, under its own names, wherever the detector has them; returns how many matched.
 
     Raises:
         PCDError: a tensor is missing, left over, or of another shape.
     """
-    renamed = {to_detectron2_name(name): tensor for name, tensor in tensors.items()}
-    expected = bottom_up.state_dict()
+    expected = _backbone_state(detector)
+    renamed = tensors if _is_student(detector) else {to_detectron2_name(n): tensor for n, tensor in tensors.items()}
     missing, extra = expected.keys() - renamed.keys(), renamed.keys() - expected.keys()
     wrong = [n for n in expected.keys() & renamed.keys() if expected[n].shape != renamed[n].shape]
     if missing or extra or wrong:
@@ -39,13 +41,46 @@ def load_into_detector(bottom_up: nn.Module, tensors: Mapping[str, Tensor]) -> i
             f"{len(wrong)} of another shape (first: {sorted([*missing, *extra, *wrong])[0]}); "
             "were these weights pre-trained with another student?"
         )
-    bottom_up.load_state_dict(renamed, strict=True)
+    with torch.no_grad():
+        for name, tensor in renamed.items():
+            expected[name].copy_(tensor)
     return len(renamed)
+
+
+def _trunk(detector: Any) -> Any:
+    """What stands under the pyramid; of a C4 detector all but res5, which is its heads'."""
+    return detector.backbone.bottom_up if hasattr(detector.backbone, "bottom_up") else detector.backbone
+
+
+def _is_student(detector: Any) -> bool:
+    return isinstance(_trunk(detector), StudentBackbone)
+
+
+def _backbone_state(detector: Any) -> dict[str, Tensor]:
+    """The detector's own tensors that a pre-trained backbone fills, without their place in it."""
+    trunk = _trunk(detector)
+    if isinstance(trunk, StudentBackbone):
+        return dict(trunk.student.state_dict())
+    state: dict[str, Tensor] = dict(trunk.state_dict())
+    if trunk is detector.backbone:
+        deepest = detector.roi_heads.res5.state_dict()
+        state |= {f"res5.{n}": x for n, x in deepest.items() if not n.startswith(f"{EXTRA_NORM}.")}
+    return state
+
+
+def _maps(detector: Any, images: Tensor) -> dict[str, Tensor]:
+    """res2 … res5 as far as the detector computes them on whole images; of a C4 detector res4, and res5 on top."""
+    trunk = _trunk(detector)
+    maps: dict[str, Tensor] = trunk(images)
+    if trunk is detector.backbone:
+        blocks = [block for name, block in detector.roi_heads.res5.named_children() if name != EXTRA_NORM]
+        maps = maps | {"res5": nn.Sequential(*blocks)(maps["res4"])}
+    return maps
 
 
 @torch.no_grad()
 def check_features_equal(detector: Any, student: Backbone, image_path: Path, image_format: str = "RGB") -> float:
-    """Compare res2 … res5 of Detectron2's backbone with the student's own on one image.
+    """Compare res2 … res5 of the detector's backbone (C4: res4 and res5) with the student's own on one image.
 
     The student's side reads the file as RGB and normalises it here as in pre-training; Detectron2's side reads it in
     `image_format` and preprocesses it by itself. So a difference in channel order, mean or std is caught as well.
@@ -66,10 +101,10 @@ def check_features_equal(detector: Any, student: Backbone, image_path: Path, ima
     own = student.eval().stages(((image / 255 - mean) / std)[None])
     with torch.backends.cudnn.flags(allow_tf32=False):  # on a GPU, TF32 alone would differ by more than the limit
         seen = detector.preprocess_image([{"image": image_as_detectron_reads_it}]).tensor
-        theirs = detector.backbone.bottom_up(seen)
+        theirs = _maps(detector, seen)
     detector.train(was_training)
 
-    worst = max(float((theirs[n].cpu() - own[n]).abs().max() / own[n].abs().max()) for n in own)
+    worst = max(float((theirs[n].cpu() - own[n]).abs().max() / own[n].abs().max()) for n in theirs)
     if not worst < 1e-4:
         raise PCDError(
             f"Detectron2's features differ from the student's by {worst:.2g} of their scale on {image_path.name}; "

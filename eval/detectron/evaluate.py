@@ -1,40 +1,77 @@
-"""COCO box and mask AP of a detector on one split."""
+"""What a detector finds on one split, and what that is worth by the set's own rules."""
 
 import json
-import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
+import torch
 from detectron2.data import MetadataCatalog
-from detectron2.evaluation import COCOEvaluator, inference_on_dataset
+from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
+from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 
+from eval.coco.report import report
+from eval.coco.results import TASKS, check_results, read_coco
+from eval.datasets import cityscapes_score, voc_score
 from eval.detectron.data import evaluation_loader
-from pcd.stage import Spec, Stopped
+from eval.finetune_settings import ScoreBy
+from pcd.stage import Spec, Stopped, write_text
 
 __all__ = ["evaluate_detector"]
 
-_AREAS: Final = {"APs": (0, 32**2), "APm": (32**2, 96**2), "APl": (96**2, math.inf)}
-"""Square pixels, as COCO counts them."""
 
+def evaluate_detector(
+    cfg: Any, detector: Any, val_name: str, spec: Spec, score_by: ScoreBy = "coco", set_folder: Path | None = None
+) -> dict[str, float | None]:
+    """`bbox/AP`, `segm/AP50`, `bbox/AR100`, `bbox/AP-disk`, … in per cent; None where the split has no such object.
 
-def evaluate_detector(cfg: Any, detector: Any, val_name: str, spec: Spec) -> dict[str, float | None]:
-    """`bbox/AP`, `segm/AP50`, `bbox/AP-disk`, … in per cent; None where the split has no such object.
+    Leaves the detections as predictions.json (COCO result records) in `spec.out`, and by COCO's rules what
+    eval.coco.report leaves.
 
-    Leaves the detections as predictions.json (COCO result records) in `spec.out`.
+    Args:
+        score_by: whose rules the figures go by; VOC's are of boxes, Cityscapes' of masks.
+        set_folder: where VOC or Cityscapes lies, for its official evaluation.
 
-    Raises Stopped when asked to stop: the training's last checkpoint is there, and the evaluation begins anew.
+    Raises:
+        Stopped: asked to stop; the training's last checkpoint is there, and the evaluation begins anew.
+        PCDError: the detections are no numbers.
     """
-    out, workers = spec.out, spec.runtime["workers"]
-    evaluator = COCOEvaluator(val_name, ("bbox", "segm"), distributed=False, output_dir=str(out), use_fast_impl=False)
-    found = inference_on_dataset(detector, _Watched(evaluation_loader(cfg, val_name, workers), spec), evaluator)
-    (out / "coco_instances_results.json").replace(out / "predictions.json")
-    (out / "instances_predictions.pth").unlink(missing_ok=True)
-    return {
-        f"{task}/{name}": _value(found.get(task, {}).get(name, math.nan)) if exists else None
-        for task in ("bbox", "segm")
-        for name, exists in _existing(val_name).items()
-    }
+    out, threads = spec.out, spec.runtime["threads"] or 1
+    loader = _Watched(evaluation_loader(cfg, val_name, spec.runtime["workers"]), spec)
+    found = inference_on_dataset(detector, loader, _Records(val_name))["records"]
+    predictions = out / "predictions.json"
+    write_text(predictions, json.dumps(found))
+    if not found:
+        print(f"warning: the detector found nothing on {len(loader)} images; every AP is 0", flush=True)
+    annotations = Path(MetadataCatalog.get(val_name).json_file)
+    coco = read_coco(annotations)
+    tasks = TASKS if cfg.MODEL.MASK_ON else TASKS[:1]
+    check_results(found, coco, tasks, predictions)
+    if score_by == "voc":
+        return voc_score.score(predictions, annotations, set_folder)
+    if score_by == "cityscapes":
+        return cityscapes_score.score(predictions, annotations, set_folder)
+    return report(coco, found, tasks, out, threads)
+
+
+class _Records(DatasetEvaluator):
+    """Detections as COCO result records, with the annotations' own ids of categories."""
+
+    def __init__(self, val_name: str) -> None:
+        places = MetadataCatalog.get(val_name).thing_dataset_id_to_contiguous_id
+        self._ids = {place: number for number, place in places.items()}
+        self._records: list[dict[str, Any]] = []
+
+    def reset(self) -> None:
+        self._records = []
+
+    def process(self, inputs: list[dict[str, Any]], outputs: list[dict[str, Any]]) -> None:
+        for image, output in zip(inputs, outputs, strict=True):
+            found = instances_to_coco_json(output["instances"].to(torch.device("cpu")), image["image_id"])
+            self._records += [record | {"category_id": self._ids[record["category_id"]]} for record in found]
+
+    def evaluate(self) -> dict[str, Any]:
+        return {"records": self._records}
 
 
 class _Watched:
@@ -52,21 +89,4 @@ class _Watched:
             if self._spec.stop_requested:
                 raise Stopped
             yield batch
-        self._spec.activity("AP", 0, 1)  # pycocotools compares all detections with all objects
-
-
-def _value(value: float) -> float:
-    # Detectron2 says NaN for a size class or category without objects, which is None by then, and for everything when
-    # nothing was detected at all: that is an AP of 0.
-    return 0.0 if math.isnan(value) else float(value)
-
-
-def _existing(val_name: str) -> dict[str, bool]:
-    """Every figure of a task, and whether the split has an object that it could count."""
-    catalogue = MetadataCatalog.get(val_name)
-    coco = json.loads(Path(catalogue.json_file).read_text())
-    objects = [a for a in coco["annotations"] if not a["iscrowd"]]
-    existing = dict.fromkeys(("AP", "AP50", "AP75"), bool(objects))
-    existing |= {name: any(low <= a["area"] <= high for a in objects) for name, (low, high) in _AREAS.items()}
-    seen = {a["category_id"] for a in objects}
-    return existing | {f"AP-{c['name']}": c["id"] in seen for c in sorted(coco["categories"], key=lambda c: c["id"])}
+        self._spec.activity("AP", 0, 1)  # all detections are compared with all objects

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from eval.detectron.data import training_loader
-from eval.settings import FinetuneSettings
+from eval.finetune_settings import FinetuneSettings
 from pcd.checkpoint import load_checkpoint, save_checkpoint
 from pcd.distributed import any_rank, world_size
 from pcd.errors import PCDError

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from eval.settings import FinetuneSettings
+from eval.finetune_settings import FinetuneSettings
 from flows.settings import Benchmark, Runtime
 from pcd.settings import PretrainSettings
 

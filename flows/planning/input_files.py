@@ -1,7 +1,8 @@
 """What stages read from outside the store, by content; each file and folder is looked at once while it stays as it is.
 
 Annotation files and a teacher's own file are hashed once on a machine (their hashes are kept in PCD_HOME/hashes.json by
-path, size and time of change); folders of images are listed once in a process.
+path, size and time of change; of the many small files of VOC and Cityscapes, one for all of a split); folders of images
+are listed once in a process.
 """
 
 import contextlib
@@ -11,10 +12,21 @@ import os
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from eval.settings import CocoData, ShapesData
+from eval.datasets.layouts import annotation_files, image_folders, voc_images
+from eval.settings import (
+    CityscapesSet,
+    CocoData,
+    CocoSet,
+    DataSettings,
+    LabelledSet,
+    PoolData,
+    ShapesData,
+    VocSet,
+)  # fmt: skip
 from flows.home import home
 from pcd.errors import PCDError
 from pcd.image_folder import Listing, scan_images, scan_pool
@@ -40,25 +52,62 @@ class InputFiles:
     """A line for each that is not there: what, where, what to do."""
 
 
-def data_files(settings: ShapesData | CocoData) -> InputFiles:
+def data_files(settings: DataSettings | LabelledSet) -> InputFiles:
     """Of a data stage: annotation files by SHA-256, image folders by their listing."""
-    if isinstance(settings, ShapesData):
-        return InputFiles({})
-    read: dict[str, tuple[Callable[[Path], str], Path]] = {
-        "train": (_annotations_hash, settings.train_annotations),
-        "val": (_annotations_hash, settings.val_annotations),
-        "pool": (_pool_hash, settings.pool),
-        "train_images": (_images_hash, settings.train_images),
-        "val_images": (_images_hash, settings.val_images),
-    }
-    hashes, missing = {}, []
-    for name, (hash_of, path) in read.items():
+    hashes: dict[str, str] = {}
+    missing: list[str] = []
+    for name, hash_of in _parts(settings).items():
         try:
-            hashes[name] = hash_of(path)
+            hashes[name] = hash_of()
         except PCDError as error:
             hashes[name] = MISSING
-            missing.append(str(error))
+            if str(error) not in missing:  # one folder may be missed by several
+                missing.append(str(error))
     return InputFiles(hashes, tuple(missing))
+
+
+def _parts(settings: DataSettings | LabelledSet) -> dict[str, Callable[[], str]]:
+    """Name of each file or folder that the stage reads to what hashes it."""
+    if isinstance(settings, ShapesData):
+        return {}
+    parts: dict[str, Callable[[], str]] = {}
+    if isinstance(settings, CocoSet):
+        parts["train"] = partial(_annotations_hash, settings.train_annotations)
+        parts["val"] = partial(_annotations_hash, settings.val_annotations)
+    if isinstance(settings, VocSet | CityscapesSet):
+        parts |= {split: partial(_split_hash, settings, split) for split in ("train", "val")}
+    if isinstance(settings, CocoData | PoolData):
+        parts["pool"] = partial(_pool_hash, settings.pool)
+    if isinstance(settings, VocSet):  # its lists name images of any year's folder
+        parts["images"] = partial(_images_hash, settings.folder)
+    elif not isinstance(settings, PoolData):
+        parts |= {name: partial(_images_hash, folder) for name, folder in image_folders(settings).items()}
+    return parts
+
+
+def _split_hash(settings: VocSet | CityscapesSet, split: str) -> str:
+    """SHA-256 over the names and contents of a split's annotation files, kept by their sizes and times of change."""
+    files, seen, newest = annotation_files(settings)[split], hashlib.sha256(), 0.0
+    try:
+        for path in files:
+            status = path.stat()
+            newest = max(newest, status.st_mtime)
+            seen.update(b"%s\0%d %d\n" % (os.fsencode(path), status.st_size, status.st_mtime_ns))
+        kept, name = _read_kept(), f"{settings.folder} {settings.kind} {split}"
+        identity = {"looks": seen.hexdigest()}
+        if isinstance(kept.get(name), dict) and identity.items() <= kept[name].items() and "sha256" in kept[name]:
+            return str(kept[name]["sha256"])
+        content = hashlib.sha256()
+        for path in files:
+            content.update(os.fsencode(path.relative_to(settings.folder)) + b"\0")
+            content.update(hashlib.sha256(path.read_bytes()).digest())
+    except OSError as error:
+        raise PCDError(
+            f"annotation file {error.filename} cannot be read ({error.strerror}); unpack its archive again"
+        ) from None
+    if time.time() - newest > _SETTLED_SECONDS:
+        _keep(name, identity | {"sha256": content.hexdigest()})
+    return content.hexdigest()
 
 
 def teacher_files(entry: PublishedFile, own: Path | None) -> InputFiles:
@@ -87,17 +136,31 @@ def _weights_files(entry: PublishedFile | None, own: Path | None, name: str, rem
     return fetched if entry and is_known_file(entry, sha256, home()) else InputFiles({name: sha256})
 
 
-def image_counts(settings: CocoData) -> dict[str, int | None]:
-    """Images of pool, train and val where they can be counted without being read; None where they cannot."""
-    counts: dict[str, int | None] = {}
-    for name, path in (("pool", settings.pool), ("train", settings.train_images), ("val", settings.val_images)):
+def image_counts(settings: CocoData | PoolData | LabelledSet) -> dict[str, int | None]:
+    """Images of pool, train and val where they can be counted without being read; None where they cannot.
+
+    What the set does not have counts 0.
+    """
+    counts: dict[str, int | None] = {"pool": 0, "train": 0, "val": 0}
+    folders = {} if isinstance(settings, PoolData) else image_folders(settings)
+    read = {name.removesuffix("_images"): path for name, path in folders.items()}
+    read |= {"pool": settings.pool} if isinstance(settings, CocoData | PoolData) else {}
+    for name, path in read.items():
         try:
+            if isinstance(settings, VocSet):
+                counts[name] = _voc_count(settings, name)
+                continue
             listing = _listing(path, scan_pool if name == "pool" else scan_images)
         except PCDError:
             counts[name] = None
             continue
         counts[name] = len(listing) if listing.is_of_images else sum(listing.sizes) // _SHARD_BYTES_PER_IMAGE
     return counts
+
+
+def _voc_count(settings: VocSet, split: str) -> int:
+    lists = settings.train if split == "train" else (settings.val,)
+    return sum(len(voc_images(settings.folder, name)) for name in lists)
 
 
 _SHARD_BYTES_PER_IMAGE: Final = 110_000
@@ -116,7 +179,7 @@ def file_hash(path: Path) -> str:
     with path.open("rb") as file:
         sha256 = hashlib.file_digest(file, "sha256").hexdigest()
     if time.time() - status.st_mtime > _SETTLED_SECONDS:
-        _keep(path, identity | {"sha256": sha256})
+        _keep(str(path), identity | {"sha256": sha256})
     return sha256
 
 
@@ -132,12 +195,12 @@ def _read_kept() -> dict[str, Any]:
     return kept if isinstance(kept, dict) else {}
 
 
-def _keep(path: Path, record: Mapping[str, Any]) -> None:
+def _keep(name: str, record: Mapping[str, Any]) -> None:
     """Two processes may do so at once: the later one's file stands, and what the other kept is hashed once more."""
     temporary = _kept_file().with_name(f".hashes.json.{os.getpid()}")
     try:
         temporary.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(json.dumps(_read_kept() | {str(path): dict(record)}, indent=1))
+        temporary.write_text(json.dumps(_read_kept() | {name: dict(record)}, indent=1))
         temporary.replace(_kept_file())
     except OSError:  # a folder that cannot be written costs time, no more
         with contextlib.suppress(OSError):
@@ -153,6 +216,8 @@ def _annotations_hash(path: Path) -> str:
 
 
 def _images_hash(folder: Path) -> str:
+    if not folder.is_dir():
+        raise PCDError(f"image folder {folder} does not exist; set data.*, or the set's own places, to where it lies")
     return _listing(folder, scan_images).fingerprint()
 
 

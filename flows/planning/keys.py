@@ -61,9 +61,12 @@ def _hash_of(path: Path) -> str:
 
 @functools.cache
 def _data_modules() -> frozenset[str]:
-    """Entries of teachers and arms: what is computed with stands in a stage's settings, so their text may change."""
+    """Entries of teachers and arms, and the named protocols: what is computed with of one stands in a stage's settings.
+
+    So their text may change, and others may join them.
+    """
     published = _import_graph().find_descendants("pcd.teachers.published")
-    return frozenset({*published, "pcd.arms.registry", "pcd.arms.weights"})
+    return frozenset({*published, "pcd.arms.registry", "pcd.arms.weights", "eval.protocols"})
 
 
 @functools.cache

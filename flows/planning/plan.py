@@ -5,9 +5,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-from eval.settings import CocoData
 from flows.planning.input_files import InputFiles, data_files, supervised_files, teacher_files
 from flows.planning.keys import key_of, key_parts
+from flows.planning.labelled_sets import data_stage, places, set_of, without_places
 from flows.planning.matrix import EXTERNAL_ARMS, changed
 from flows.planning.table_notes import table_notes
 from flows.settings import Benchmark, Watch
@@ -123,11 +123,30 @@ def make_plan(benchmark: Benchmark) -> Plan:
         )  # fmt: skip
         return stage_id
 
-    data_settings = {"data": benchmark.data.model_dump(mode="json")}
-    data = add("data", data_settings, keyed=_without_places(benchmark), files=data_files(benchmark.data))
-    places = _places(benchmark)
+    def add_data(name: str | None) -> str:
+        """The benchmark's `data`, or the one of its `sets` with this name."""
+        settings = benchmark.sets[name] if name else benchmark.data
+        stage_id = data_stage(name)
+        if stage_id not in stages:
+            add(
+                "data", {"data": settings.model_dump(mode="json")}, suffix=name or "", keyed=without_places(settings),
+                files=data_files(settings),
+            )  # fmt: skip
+        return stage_id
+
+    def places_in(name: str | None) -> dict[str, Any] | None:
+        return places(benchmark.sets[name] if name else benchmark.data)
+
     matrix, watch = benchmark.cells, benchmark.watch
     snapshots = {"snapshot_epochs": watch.every_epochs} if watch else {}
+    pool_places = places(benchmark.data)
+    finetunes = {
+        cell.id: changed(benchmark.protocols[cell.protocol], benchmark.overrides, f"finetune:{cell.id}")
+        for cell in matrix
+        if cell.protocol
+    }
+    if any(cell.pretrain for cell in matrix) or None in map(set_of, finetunes.values()):
+        add_data(None)
     if any(cell.pretrain or cell.arm == "teacher" for cell in matrix):
         # Where the file comes from may differ between machines, and what people say of it may be mended.
         entry = {k: v for k, v in TEACHERS[benchmark.teacher].describe().items() if k not in _SAID_OF_WEIGHTS}
@@ -139,7 +158,7 @@ def make_plan(benchmark: Benchmark) -> Plan:
 
     cells = []
     for cell in matrix:
-        cell_inputs = {"data": data} | ({"backbone": cell.backbone} if cell.backbone else {})
+        cell_inputs = {"backbone": cell.backbone} if cell.backbone else {}
         student = benchmark.student_of(cell.arm)
         if cell.arm in EXTERNAL_ARMS and cell.backbone not in stages:
             settings, files, at = _of_external_arm(benchmark, cell.arm)
@@ -152,32 +171,39 @@ def make_plan(benchmark: Benchmark) -> Plan:
                 pretrain = changed(of_this_arm, benchmark.overrides, stage_id)
                 add(
                     "pretrain", {"pretrain": pretrain, "teacher": benchmark.teacher, "seed": cell.seed},
-                    suffix=cell.pretrain, inputs={"data": data, "teacher": teacher}, distributed=True,
-                    runtime={**(places or {}), **snapshots} or None, starts=f"pcd.arms.{of_this_arm.objective}",
-                    arm=cell.arm, seed=str(cell.seed),
+                    suffix=cell.pretrain, inputs={"data": "data", "teacher": teacher}, distributed=True,
+                    runtime={**(pool_places or {}), **snapshots} or None,
+                    starts=f"pcd.arms.{of_this_arm.objective}", arm=cell.arm, seed=str(cell.seed),
                 )  # fmt: skip
                 if watch:
-                    evaluation = {"finetune": _watched_by(watch, benchmark), "student": student, "seed": cell.seed}
+                    watching = _watched_by(watch, benchmark)
+                    evaluation = {"finetune": watching, "student": student, "seed": cell.seed}
                     add(
                         "watch",
                         {
                             "module": _MODULES["finetune"], "evaluation": evaluation, "epochs": pretrain["epochs"],
                             "every_epochs": watch.every_epochs,
                         },
-                        suffix=cell.pretrain, inputs={"data": data, "pretrain": stage_id}, beside=stage_id,
-                        starts=_MODULES["finetune"], runtime=places, arm=cell.arm, seed=str(cell.seed),
+                        suffix=cell.pretrain, inputs={"data": add_data(set_of(watching)), "pretrain": stage_id},
+                        beside=stage_id, starts=_MODULES["finetune"], runtime=places_in(set_of(watching)),
+                        arm=cell.arm, seed=str(cell.seed),
                     )  # fmt: skip
         if cell.protocol:
-            finetune = changed(benchmark.protocols[cell.protocol], benchmark.overrides, f"finetune:{cell.id}")
+            finetune = finetunes[cell.id]
+            labelled = set_of(finetune)
             add(
                 "finetune", {"finetune": finetune, "student": student, "seed": cell.seed}, suffix=cell.id,
-                inputs=cell_inputs, distributed=True, runtime=places,
+                inputs={"data": add_data(labelled), **cell_inputs}, distributed=True,
+                runtime=places_in(labelled),
                 arm=cell.arm, protocol=cell.protocol, seed=str(cell.seed),
             )  # fmt: skip
             record = {"cell": cell.id, "arm": cell.arm, "protocol": cell.protocol, "seed": cell.seed}
-            cells.append(record | {"pretrain": cell.pretrain})
+            cells.append(record | {"pretrain": cell.pretrain, "set": labelled})
 
     inputs = {stage.id: stage.id for stage in stages.values() if stage.kind in ("finetune", "pretrain")}
+    labelled_sets: list[str | None] = list(dict.fromkeys(cell["set"] for cell in cells))
+    inputs |= {stage: stage for stage in map(data_stage, labelled_sets)}
+    set_places = {name: (places_in(name) or {})["data_places"] for name in labelled_sets if name}
     aggregate = {
         "benchmark": benchmark.name,
         "baseline": benchmark.baseline,
@@ -185,7 +211,8 @@ def make_plan(benchmark: Benchmark) -> Plan:
         "notes": table_notes(benchmark),
     }
     if cells:
-        add("aggregate", aggregate, inputs={"data": data, **inputs}, runtime=places)
+        runtime = {**(pool_places or {}), **({"set_places": set_places} if set_places else {})}
+        add("aggregate", aggregate, inputs=inputs, runtime=runtime or None)
     return Plan(benchmark, tuple(stages.values()))
 
 
@@ -202,21 +229,6 @@ def _of_external_arm(benchmark: Benchmark, arm: str) -> tuple[dict[str, Any], In
     entry = {k: v for k, v in weights.describe().items() if k not in _SAID_OF_WEIGHTS} if weights else None
     files, at = supervised_files(weights, own), {"supervised_file": str(own) if own else None}
     return settings | {"weights": entry}, files, at
-
-
-def _without_places(benchmark: Benchmark) -> dict[str, Any]:
-    """The data stage's settings as its key has them: where the user's own data lie is this machine's affair."""
-    if isinstance(benchmark.data, CocoData):
-        # The name of the annotations' file names the data set in what the stage leaves.
-        return {"data": {"kind": benchmark.data.kind, "name": benchmark.data.train_annotations.stem}}
-    return {"data": benchmark.data.model_dump(mode="json")}
-
-
-def _places(benchmark: Benchmark) -> dict[str, Any] | None:
-    """For the runtime of stages that read the user's own data: the data stage may have run where they lay elsewhere."""
-    if not isinstance(benchmark.data, CocoData):
-        return None
-    return {"data_places": benchmark.data.model_dump(mode="json", exclude={"kind"})}
 
 
 def partial_aggregate(plan: Plan, holes: Mapping[str, str]) -> Stage | None:
@@ -240,7 +252,8 @@ def partial_aggregate(plan: Plan, holes: Mapping[str, str]) -> Stage | None:
         lost += [] if reason is None else [cell | {"reason": reason}]
     if not (kept and lost):
         return whole if kept else None
-    wanted = ["data", *(f"finetune:{cell['cell']}" for cell in kept)]
+    wanted = [f"finetune:{cell['cell']}" for cell in kept]
+    wanted += dict.fromkeys(data_stage(cell["set"]) for cell in kept)
     wanted += dict.fromkeys(f"pretrain:{cell['pretrain']}" for cell in kept if cell["pretrain"])
     inputs = {name: of for name, of in whole.inputs.items() if name in set(wanted)}
     settings = whole.settings | {"cells": kept, "holes": lost}

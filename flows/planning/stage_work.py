@@ -1,9 +1,11 @@
 """What a stage has to do: steps, work of a step, memory and disk, by formulas that are stated here; without torch."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
-from eval.settings import FinetuneSettings, ShapesData
+from eval.finetune_settings import FinetuneSettings
+from eval.settings import DataSettings, LabelledSet, ShapesData
 from flows.planning.input_files import image_counts
 from flows.planning.measurements import CUDA_MB
 from flows.planning.network_work import backbone_size, detector_gmacs, detector_millions, mlp_gmacs, trunk_gmacs
@@ -60,21 +62,29 @@ class Circumstances:
     compile: bool = False
     on_gpu: bool = False
     """Whether training runs there, for its memory."""
+    of_sets: Mapping[str, Images] = field(default_factory=dict)
+    """Name of each of the benchmark's `sets` to what it has, without a pool."""
+
+    def labelled_in(self, name: str | None) -> Images:
+        """The images of a set by its name, or of the benchmark's `data`."""
+        return self.of_sets.get(name, self.images) if name else self.images
 
 
 def circumstances(plan: Plan, *, on_gpu: bool) -> Circumstances:
     """Of the plan's stages; images are counted as far as they are there."""
     data, runtime = plan.benchmark.data, plan.benchmark.runtime
-    if isinstance(data, ShapesData):
-        images = Images(data.pool, data.train, data.val, assumed=False)
-    else:
-        counts = image_counts(data)
-        found = {name: ASSUMED_IMAGES[name] if count is None else count for name, count in counts.items()}
-        images = Images(**found, assumed=None in counts.values())
     return Circumstances(
-        images, isinstance(data, ShapesData), runtime.processes * runtime.nodes, runtime.keep_checkpoints,
-        runtime.compile, on_gpu,
+        _counted(data), isinstance(data, ShapesData), runtime.processes * runtime.nodes, runtime.keep_checkpoints,
+        runtime.compile, on_gpu, {name: _counted(one) for name, one in plan.benchmark.sets.items()},
     )  # fmt: skip
+
+
+def _counted(data: DataSettings | LabelledSet) -> Images:
+    if isinstance(data, ShapesData):
+        return Images(data.pool, data.train, data.val, assumed=False)
+    counts = image_counts(data)
+    found = {name: ASSUMED_IMAGES[name] if count is None else count for name, count in counts.items()}
+    return Images(**found, assumed=None in counts.values())
 
 
 def work_of(stage: Stage, at: Circumstances) -> Work:
@@ -104,9 +114,10 @@ def _teacher(stage: Stage) -> Work:
 
 
 def _data(stage: Stage, at: Circumstances) -> Work:
-    data, count = stage.settings["data"], at.images.pool + at.images.train + at.images.val
-    if not at.is_shapes:
-        memory = 300 + 0.0006 * count + 0.02 * at.images.train  # names and sizes; the annotations, read as JSON
+    data, images = stage.settings["data"], at.labelled_in(stage.id.partition(":")[2])
+    count = images.pool + images.train + images.val
+    if data["kind"] != "shapes":
+        memory = 300 + 0.0006 * count + 0.02 * images.train  # names and sizes; the annotations, read as JSON
         return Work(0, 0, count, memory, 0.00006 * count, {"kind": "coco"})
     disk = count * data["size"] ** 2 * _BYTES_PER_JPEG_PIXEL / _MB
     return Work(0, 0, count, 350, disk, {"kind": "shapes", "size": data["size"]})
@@ -160,23 +171,30 @@ def _finetune(stage: Stage, at: Circumstances) -> Work:
     train_pixels = _pixels(sum(settings.train_sizes) / len(settings.train_sizes), settings.max_size, at)
     test_pixels = _pixels(settings.test_size, settings.max_size, at)
     step = 3 * settings.batch * detector_gmacs(settings, student, train_pixels, training=True)
-    evaluation = at.images.val * detector_gmacs(settings, student, test_pixels, training=False)
+    evaluation = at.labelled_in(raw.get("set")).val * detector_gmacs(settings, student, test_pixels, training=False)
+    evaluation += settings.precise_bn_iterations * step / 3  # forward alone
 
     at_once = max(1, settings.batch // (at.ranks))
     millions, size = detector_millions(settings, student), backbone_size(student)
     states = 3 if settings.optimizer == "adamw" else 2
     largest = _pixels(max(settings.train_sizes), settings.max_size, at)
     backbone = largest / 224**2 * size.activations * _KEPT * 4
-    pyramid = largest / 16 * 1.33 * settings.fpn_channels * 4 * 4 / _MB
-    rois = settings.rois_per_image * 49 * settings.fpn_channels * 2 * 4 / _MB
+    if settings.has_pyramid:
+        pyramid = largest / 16 * 1.33 * settings.fpn_channels * 4 * 4 / _MB
+        rois = settings.rois_per_image * 49 * settings.fpn_channels * 2 * 4 / _MB
+    else:  # the regions at 14 x 14 pixels, and what res5 puts out of each: about a twentieth of the backbone
+        pyramid = 0.0
+        rois = settings.rois_per_image * (196 * size.widths[2] * 4 / _MB + size.activations / 20 * _KEPT * 4)
     masks = settings.rois_per_image / 4 * 196 * settings.mask_head_width * 2 * (settings.mask_head_convs + 4) * 4 / _MB
+    masks = masks if settings.has_masks else 0.0
     base = CUDA_MB if at.on_gpu else _CPU_BASE_MB + 150  # Detectron2 is imported as well
     memory = base + millions * 4 * (states + 1) + at_once * (backbone + pyramid + rois + masks)
     checkpoint, predictions = millions * 4 * states, at.images.val * settings.detections_per_image * 300 / _MB
     disk = (at.keep_checkpoints + 1) * checkpoint + predictions
     names = (
-        "batch", "train_sizes", "max_size", "fpn_channels", "anchor_sizes", "proposals_before_nms", "proposals",
-        "rois_per_image", "box_head_width", "mask_head_convs", "mask_head_width", "roi_sampling_ratio", "precision",
+        "architecture", "batch", "train_sizes", "max_size", "fpn_channels", "anchor_sizes", "proposals_before_nms",
+        "proposals", "rois_per_image", "box_head", "box_head_width", "mask_head_convs", "mask_head_width",
+        "roi_sampling_ratio", "precision",
     )  # fmt: skip
     like = {"student": student, "shapes": at.is_shapes, **{name: raw[name] for name in names}}
     return Work(settings.iterations, step, evaluation, memory, disk, like)

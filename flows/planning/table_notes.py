@@ -1,5 +1,7 @@
 """What stands under a benchmark's AP table: on whose word its settings rest, terms, and where cells differ."""
 
+from eval.finetune_settings import FinetuneSettings
+from eval.protocols import PROTOCOLS, departures
 from flows.settings import Benchmark
 from pcd.arms import ARMS
 from pcd.settings import flat_settings
@@ -25,6 +27,7 @@ def table_notes(benchmark: Benchmark) -> list[str]:
         notes.append(f"Teacher: {entry.title}; licence of its weights {entry.licence}, {terms}.")
     if benchmark.data.kind == "shapes":
         notes.append("Data: the procedural set `shapes`; these AP values say nothing about COCO.")
+    notes += [_protocol(name, settings, benchmark) for name, settings in benchmark.protocols.items()]
     notes += _departures(benchmark)
     if len({cell.seed for cell in benchmark.cells}) == 1:
         notes.append("One seed: differences between arms within the spread of seeds cannot be told from chance.")
@@ -46,6 +49,19 @@ def _arms(benchmark: Benchmark) -> list[str]:
         told += f"; source: {entry.source}."
         notes.append(told + (f" Not as there: {'; '.join(entry.departures)}." if entry.departures else ""))
     return notes
+
+
+def _protocol(name: str, settings: FinetuneSettings, benchmark: Benchmark) -> str:
+    """Whose recipe it is, how it departs from that one, and what of it nobody could check."""
+    if settings.base is None:
+        return f"Protocol {name}: settings of this profile's own, by no published recipe."
+    named, departs = PROTOCOLS[settings.base], departures(settings)
+    values = ", ".join(f"{setting} {here} (named: {there})" for setting, there, here in departs)
+    parts = [f"departs from {named.name} by {values}" if departs else "as named", f"source {named.source}"]
+    parts += [f"unverified: {named.unverified}"] if named.unverified else []
+    runs = max(sum(cell.protocol == name and cell.arm == arm for cell in benchmark.cells) for arm in benchmark.arms)
+    parts += [f"reported as the mean of {named.trials} trials, here {runs}"] if runs < named.trials else []
+    return f"Protocol {name}: {'; '.join(parts)}."
 
 
 def _departures(benchmark: Benchmark) -> list[str]:

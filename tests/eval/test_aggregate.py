@@ -8,6 +8,7 @@ from subprocess import CompletedProcess
 import pandas as pd
 import pytest
 
+from eval.coco.report import report
 from eval.table import METRICS
 
 pytestmark = pytest.mark.slow
@@ -98,8 +99,56 @@ def test_a_cell_without_a_figure_ends_without_a_table(
 ) -> None:
     raw = json.loads(spec.read_text())
     broken = stage_folder(tmp_path / "broken", loss=3, ap=1.0)
-    (broken / "result.json").write_text('{"metrics": {"bbox/AP": 1.0}}')
+    (broken / "result.json").write_text('{"iterations": 3}')
     inputs = {name: Path(folder) for name, folder in raw["inputs"].items()} | {"finetune:pcd.fpn.seed0": broken}
     done = run_module("eval.aggregate", new_spec(tmp_path / "out", raw["settings"], inputs))
     assert done.returncode == 1
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"spec.json"}
+
+
+def test_cells_of_all_kinds_stand_in_one_table(
+    spec: Path,
+    tmp_path: Path,
+    new_spec: Callable[..., Path],
+    run_module: Callable[..., "CompletedProcess[str]"],
+) -> None:
+    """A Mask R-CNN scored by COCO, a detector of boxes on a set of its own, and a probe."""
+    raw = json.loads(spec.read_text())
+    val = json.loads((Path(raw["inputs"]["data"]) / "val.json").read_text())
+    inputs, cells = {"data": Path(raw["inputs"]["data"]), "data:mine": Path(raw["inputs"]["data"])}, []
+
+    def add(arm: str, protocol: str, stage: str, metrics: dict[str, float], of_set: str | None = None) -> Path:
+        cell = f"{arm}.{protocol}.seed0"
+        inputs[f"{stage}:{cell}"] = stage_folder(tmp_path / cell, loss=3)
+        (tmp_path / cell / "result.json").write_text(json.dumps({"metrics": metrics}))
+        cells.append({"cell": cell, "arm": arm, "protocol": protocol, "seed": 0, "pretrain": None, "set": of_set})
+        return tmp_path / cell
+
+    for arm, share in (("random", 2), ("pcd", 1)):
+        found = [a | {"score": 0.5} for a in val["annotations"] if a["id"] % share == 0]
+        folder = add(arm, "fpn", "finetune", {"bbox/AP": 50.0 / share, "segm/AP": 40.0 / share, "bbox/AR100": 1.0})
+        (folder / "predictions.json").write_text(json.dumps(found))
+        report(val, found, ["bbox", "segm"], folder)
+        add(arm, "linear", "probe", {"top1": 60.0 / share, "top5": None})
+    (add("pcd", "voc", "finetune", {"bbox/AP": 33.0}, "mine") / "predictions.json").write_text("[]")
+    settings = raw["settings"] | {"cells": cells}
+    done = run_module("eval.aggregate", new_spec(tmp_path / "out", settings, inputs))
+    assert done.returncode == 0, done.stderr
+    left = {path.name for path in (tmp_path / "out").iterdir()}
+    assert left - {"spec.json", "result.json"} == FILES | {
+        *("intervals.csv", "intervals.png", "mistakes.csv", "mistakes.png", "detections-mine.png")
+    }
+    printed = {
+        (row["arm"], row["protocol"]): row
+        for row in json.loads((tmp_path / "out" / "ap_table.json").read_text())["printed"]
+    }
+    assert (printed["pcd", "linear"]["top-1"], printed["pcd", "linear"]["top-1 Δ random"]) == ("60.0", "+30.0")
+    assert (printed["pcd", "linear"]["box AP"], printed["pcd", "fpn"]["top-1"]) == ("–", "–")
+    assert (printed["pcd", "voc"]["box AP"], printed["pcd", "voc"]["mask AP"]) == ("33.0", "–")
+    intervals = pd.read_csv(tmp_path / "out" / "intervals.csv").set_index(["arm", "task"])
+    assert intervals.loc[("pcd", "bbox"), "ap"] == 100
+    assert intervals.loc[("pcd", "segm"), "delta_low"] > 0
+    mistakes = pd.read_csv(tmp_path / "out" / "mistakes.csv").set_index(["arm", "task", "kind"])
+    assert mistakes.loc[("pcd", "bbox", "missed"), "count"] == 0
+    assert mistakes.loc[("random", "bbox", "missed"), "count"] > 3
+    assert "## Intervals over images" in (tmp_path / "out" / "ap_table.md").read_text()

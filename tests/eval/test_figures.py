@@ -133,6 +133,17 @@ def test_ap_bars_draw_a_figure_that_does_not_exist_as_none(tmp_path: Path) -> No
     assert pixels_of(tmp_path / "bars.png").std() > 5
 
 
+def test_ap_bars_show_the_accuracy_of_a_probe_in_its_panel(tmp_path: Path) -> None:
+    names = [("pcd", "fpn", dict.fromkeys(METRICS, 30.0)), ("pcd", "linear", {"top1": 60.0})]
+    both = cell_table([Cell(cell=p, arm=a, protocol=p, seed=0, metrics=m) for a, p, m in names])  # type: ignore[arg-type]
+    draw_ap_bars(both, tmp_path / "bars.png")
+    pixels = pixels_of(tmp_path / "bars.png")
+    faded = [tuple(round(0.75 * c + 0.25 * 255) for c in colour) for colour in (BLUE, ORANGE)]
+    left, right = pixels[:, : pixels.shape[1] // 2], pixels[:, pixels.shape[1] // 2 :]
+    shown = [[has_colour(half, colour) for colour in faded] for half in (left, right)]  # type: ignore[arg-type]
+    assert shown == [[True, True], [True, False]]
+
+
 def test_every_loss_curve_has_its_colour(tmp_path: Path) -> None:
     curves = {"fine-tuning": {n: metrics_file(tmp_path / n, [3.0, 2.0, i]) for i, n in enumerate(("a", "b"))}}
     draw_losses(curves, tmp_path / "losses.png")

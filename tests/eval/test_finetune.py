@@ -59,7 +59,8 @@ def start() -> Start:
 
 @pytest.fixture(scope="module")
 def settings(smoke_protocol: dict[str, Any]) -> dict[str, Any]:
-    return {"finetune": smoke_protocol | {"iterations": STEPS}, "student": "resnet18", "seed": 0}
+    changes = {"base": "fpn_1x", "iterations": STEPS, "precise_bn_iterations": 2}
+    return {"finetune": smoke_protocol | changes, "student": "resnet18", "seed": 0}
 
 
 @pytest.fixture(scope="module")
@@ -126,6 +127,15 @@ def test_the_result_proves_that_the_backbone_arrived(random_arm: Path) -> None:
     record = result(random_arm)
     assert record["matched_tensors"] == 120
     assert record["feature_difference"] < 1e-4
+
+
+@pytest.mark.slow
+def test_the_result_says_by_which_recipe_it_came_to_be(random_arm: Path) -> None:
+    record = result(random_arm)
+    assert record["protocol"]["name"] == "fpn_1x"
+    assert ["iterations", 90_000, STEPS] in record["protocol"]["difference"]
+    assert record["recipe"]["norms"]["backbone"] == {"BatchNorm2d": 20}
+    assert record["recipe"]["images"] <= 16
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from eval.settings import CocoData, DataSettings, FinetuneSettings, ShapesData
+from eval.settings import CocoData, DataSettings, ShapesData
 
 FOLDERS = {
     name: f"/data/{name}" for name in ("pool", "train_images", "train_annotations", "val_images", "val_annotations")
@@ -17,64 +17,6 @@ def read_data(raw: dict[str, Any]) -> ShapesData | CocoData:
     adapter: TypeAdapter[Any] = TypeAdapter(DataSettings)  # type: ignore[arg-type]  # a union is no class
     data: ShapesData | CocoData = adapter.validate_python(raw)
     return data
-
-
-def test_the_defaults_are_valid() -> None:
-    assert FinetuneSettings().warmup_iterations < FinetuneSettings().iterations
-
-
-@pytest.mark.parametrize(
-    ("field", "value"),
-    [
-        ("iterations", 0),
-        ("batch", 0),
-        ("optimizer", "adam"),
-        ("learning_rate", 0),
-        ("learning_rate", float("nan")),
-        ("weight_decay", -1e-4),
-        ("schedule", "linear"),
-        ("warmup_iterations", -1),
-        ("clip_gradient_norm", -1),
-        ("train_sizes", []),
-        ("train_sizes", [0]),
-        ("test_size", 16),
-        ("max_size", 16),
-        ("fpn_channels", 4),
-        ("anchor_sizes", []),
-        ("anchor_sizes", [0, 32]),
-        ("anchor_sizes", [8, 16, 32, 64, 128, 256]),
-        ("proposals", [0, 10]),
-        ("proposals_before_nms", [10]),
-        ("proposals_before_nms", [0, 10]),
-        ("rois_per_image", 0),
-        ("mask_head_convs", 0),
-        ("roi_sampling_ratio", -1),
-        ("detections_per_image", 0),
-        ("precision", "fp16"),
-    ],
-)
-def test_a_protocol_refuses_a_value_out_of_range(field: str, value: object) -> None:
-    with pytest.raises(ValidationError, match=field):
-        FinetuneSettings.model_validate({field: value})
-
-
-def test_a_protocol_refuses_a_misspelt_field() -> None:
-    with pytest.raises(ValidationError, match=r"iteration\b"):
-        FinetuneSettings.model_validate({"iteration": 10})
-
-
-def test_a_warm_up_as_long_as_the_training_is_refused_with_what_to_do() -> None:
-    with pytest.raises(ValidationError, match="warm-up takes 8 of 8 iterations; lower warmup_iterations"):
-        FinetuneSettings(iterations=8, warmup_iterations=8)
-
-
-def test_five_anchor_sizes_fit_the_pyramid() -> None:
-    assert len(FinetuneSettings(anchor_sizes=(8, 16, 32, 64, 128)).anchor_sizes) == 5
-
-
-def test_settings_cannot_be_changed_afterwards() -> None:
-    with pytest.raises(ValidationError, match="frozen"):
-        FinetuneSettings().iterations = 5  # type: ignore[misc]
 
 
 def test_the_kind_shapes_gives_shapes() -> None:

@@ -295,3 +295,54 @@ def test_cells_csv_has_the_cells_that_there_are_and_the_json_the_holes_as_well(t
 
 def test_a_table_of_before_there_were_holes_is_printed(arms: pd.DataFrame) -> None:
     assert printed_arms(arms.drop(columns="of"), "random")["n"].tolist() == ["2", "3"]
+
+
+# ---- protocols with other figures
+
+
+def probe(arm: str, top1: float) -> Cell:
+    return Cell(cell=f"{arm}.linear.seed0", arm=arm, protocol="linear", seed=0, metrics={"top1": top1, "top5": None})
+
+
+def test_a_column_is_there_for_what_any_protocol_gives_and_blank_elsewhere() -> None:
+    table = cell_table([cell("pcd", 0, 10.0), probe("pcd", 60.0)])
+    assert list(table.columns) == ["cell", "arm", "protocol", "seed", *METRICS, "top1", "top5"]
+    assert table["top1"].isna().tolist() == [True, False]
+    assert printed_cells(table)["bbox/AP"].tolist() == ["10.0", "–"]
+
+
+def test_a_detector_of_boxes_alone_has_no_columns_of_masks() -> None:
+    boxes = Cell(
+        cell="a", arm="a", protocol="voc", seed=0, metrics={"bbox/AP": 1.0, "bbox/AP50": 2.0, "bbox/AP-cat": 3.0}
+    )
+    assert list(cell_table([boxes]).columns)[4:] == ["bbox/AP", "bbox/AP50"]
+
+
+def test_accuracies_are_compared_with_the_baseline_within_their_protocol() -> None:
+    table = cell_table([cell("random", 0, 5.0), probe("random", 50.0), cell("pcd", 0, 6.0), probe("pcd", 61.0)])
+    shown = printed_arms(arm_table(table, "random"), "random").set_index(["arm", "protocol"])
+    assert shown.loc[("pcd", "linear"), ["top-1", "top-1 Δ random", "box AP", "box Δ random"]].tolist() == [
+        *("61.0", "+11.0", "–", "–")
+    ]
+    assert shown.loc[("pcd", "fpn"), ["box Δ random", "top-1"]].tolist() == ["+1.0", "–"]
+
+
+def test_the_summary_has_accuracies_too(tmp_path: Path) -> None:
+    table = cell_table([probe("pcd", 61.0)])
+    write_tables(tmp_path, "t", table, arm_table(table, "pcd"), "pcd", [])
+    assert markdown_tables(tmp_path / "ap_summary.md") == [
+        [["arm", "protocol", "n", "top-1", "top-1 Δ pcd"], ["pcd", "linear", "1", "61.0", "–"]]
+    ]
+
+
+def test_further_tables_stand_behind_the_cells_and_before_the_notes(tmp_path: Path) -> None:
+    table = cell_table([cell("pcd", 0, 10.0)])
+    further = {"Intervals": pd.DataFrame({"arm": ["pcd"], "AP": ["10.0 (9.1 to 10.9)"]})}
+    write_tables(tmp_path, "t", table, arm_table(table, "pcd"), "pcd", ["A note."], further=further)
+    for name in ("ap_table.md", "ap_table.html"):
+        text = (tmp_path / name).read_text()
+        places = [text.index(part) for part in ("pcd.fpn.seed0", "Intervals", "(9.1 to 10.9)", "A note.")]
+        assert places == sorted(places)
+    assert json.loads((tmp_path / "ap_table.json").read_text())["further"]["Intervals"] == [
+        {"arm": "pcd", "AP": "10.0 (9.1 to 10.9)"}
+    ]

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from eval.verdict import BASES, CellRun, CellVerdict, judge, tolerance_of
+from eval.verdict import BASES, JUDGED_METRICS, CellRun, CellVerdict, judge, judged_metrics, tolerance_of
 
 NOISE = 0.3
 BASIS: Mapping[str, Mapping[str, str]] = {
@@ -235,3 +235,22 @@ def test_a_regression_is_always_a_failure_and_a_rise_never_a_regression(
         assert verdict.is_failure
     if new_box >= box and new_mask >= mask:
         assert not verdict.regressed
+
+
+@pytest.mark.parametrize(
+    ("metrics", "judged"),
+    [({"bbox/AP": 40.0, "bbox/AP50": 60.0}, ["bbox/AP"]), ({"top1": 40.0, "top5": 60.0}, ["top1"])],
+)
+def test_a_cell_is_judged_by_what_its_protocol_gives(metrics: dict[str, float], judged: list[str]) -> None:
+    old = dataclasses.replace(run(40.0, weights=None), metrics=metrics)
+    new = dataclasses.replace(old, metrics={name: value + 0.1 for name, value in metrics.items()})
+    verdict = judge([old], [new], NOISE)
+    assert list(verdict.cells[0].differences) == judged
+    assert list(judged_metrics(verdict)) == judged
+    assert verdict.outcome == "reproduced"
+    lost = judge_one(old, dataclasses.replace(old, metrics={judged[0]: None}))
+    assert lost.reasons == (f"rerun: {JUDGED_METRICS[judged[0]]} missing",)
+
+
+def test_a_verdict_of_holes_alone_names_both_aps() -> None:
+    assert list(judged_metrics(judge([hole("stopped")], [hole("stopped")], NOISE))) == ["bbox/AP", "segm/AP"]

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from eval.protocols import resolve
 from flows.profiles import PROFILES, load_profile
 from pcd.errors import PCDError
 
@@ -20,6 +21,18 @@ def test_the_paper_profile_keeps_the_released_recipe() -> None:
 def test_an_override_lies_over_the_profile() -> None:
     assert load_profile("demo", ["pretrain.loss.temperature=0.3"]).pretrain.loss.temperature == 0.3
     assert load_profile("demo", ["seeds=[0, 1, 2]"]).seeds == (0, 1, 2)
+
+
+def test_a_named_protocol_needs_its_name_alone(tmp_path: Path) -> None:
+    path = tmp_path / "named.yaml"
+    path.write_text("name: mine\nprotocols: {fpn_1x: {}, c4_2x:, short: {base: fpn_1x, iterations: 5000}}\n")
+    protocols = load_profile(str(path)).protocols
+    assert (protocols["fpn_1x"], protocols["c4_2x"]) == (resolve("fpn_1x"), resolve("c4_2x"))
+    assert protocols["short"] == resolve("fpn_1x", {"iterations": 5000})
+
+
+def test_without_a_word_of_protocols_the_one_of_the_papers_is_taken_as_named() -> None:
+    assert load_profile("paper").protocols == {"fpn_1x": resolve("fpn_1x")}
 
 
 def test_a_protocol_is_overridden_by_its_name() -> None:
@@ -49,11 +62,14 @@ def test_a_protocol_is_overridden_by_its_name() -> None:
         ),
         (
             "demo",
-            ["pretrain.student=mobilenet_v3_large"],
-            'pretrain.student "mobilenet_v3_large" can be pre-trained, but not fine-tuned as a detector yet; '
-            "choose one of resnet18, resnet34, resnet50",
+            ["pretrain.student=mobilenet_v3_large", "protocols={fpn_1x: {}, c4_1x: {}}"],
+            'protocols.c4_1x: mask_rcnn_c4 cannot stand on "mobilenet_v3_large"; choose a student of resnet18, '
+            "resnet34, resnet50, or a protocol with an FPN",
         ),
-        ("demo", ["pretrain.student=timm:convnext_atto"], '"timm:convnext_atto" can be pre-trained, but not'),
+        ("demo", ["runtime.processes=3"], "a batch of 8 does not divide among 3 processes; choose another number in"),
+        ("demo", ["protocols.mine.base=fpn1x"], 'protocols: unknown protocol "fpn1x": did you mean "fpn_1x"?'),
+        ("demo", ["protocols.c4_1x.fpn_channels=64"], "protocols.c4_1x: fpn_channels: mask_rcnn_c4 has no such part"),
+        ("demo", ["protocols.fpn_1x.world_size=0"], "world_size is the number of processes to scale the protocol to"),
         ("demo", ["pretrain.optimizer.warmup_epochs=9"], "warm-up takes 9 of 2 epochs"),
         ("demo", ["protocols.shapes_fpn.warmup_iterations=5000"], "warm-up takes 5000"),
         ("demo", ["epochs"], '"epochs" sets nothing; write SETTING=VALUE'),

@@ -11,7 +11,7 @@ from eval.data import read_data_set
 from eval.detectron.config import build_config
 from eval.detectron.data import register_split
 from eval.detectron.train import build_detector
-from eval.settings import FinetuneSettings
+from eval.finetune_settings import FinetuneSettings
 from eval.shapes import CLASS_NAMES
 
 

@@ -5,9 +5,12 @@ from typing import Any
 
 import pytest
 import torch
+from detectron2 import model_zoo
 from detectron2.layers import FrozenBatchNorm2d
 
-from eval.settings import DETECTOR_STUDENTS, FinetuneSettings
+from eval.detectron.config import build_config
+from eval.finetune_settings import C4_STUDENTS, FinetuneSettings
+from eval.protocols import resolve
 from eval.shapes import CLASS_NAMES
 from pcd.export import DETECTRON2_RESNETS
 from pcd.views import IMAGENET_MEAN, IMAGENET_STD
@@ -99,10 +102,70 @@ def test_the_backbone_is_as_deep_as_the_student(
     assert len(new_detector(new_config(student)).backbone.bottom_up.res4) == blocks
 
 
-def test_every_student_that_settings_allow_has_a_detector() -> None:
-    assert tuple(DETECTRON2_RESNETS) == DETECTOR_STUDENTS
+def test_c4_takes_the_students_that_detectron2_knows() -> None:
+    assert tuple(DETECTRON2_RESNETS) == C4_STUDENTS
 
 
 def test_one_seed_initialises_one_detector(cfg: Any, new_detector: Callable[..., Any]) -> None:
     first, second = new_detector(cfg, 3).state_dict(), new_detector(cfg, 3).state_dict()
     assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+# ---- the named protocols, against the published configurations that they are made of
+
+AS_PRETRAINED = {
+    "MODEL.BACKBONE.FREEZE_AT", "MODEL.DEVICE", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.RESNETS.STRIDE_IN_1X1",
+    "MODEL.WEIGHTS", "INPUT.FORMAT", "INPUT.MASK_FORMAT",
+}  # fmt: skip
+"""Whatever the protocol, the input and the backbone are as in pre-training, and nothing is frozen."""
+NORMS = {"MODEL.RESNETS.NORM", "MODEL.FPN.NORM", "MODEL.ROI_MASK_HEAD.NORM"}
+C4_HEADS = {"MODEL.RESNETS.NORM", "MODEL.ROI_HEADS.NAME", "MODEL.ROI_HEADS.EXTRA_NORM"}
+COCO = "COCO-InstanceSegmentation"
+
+
+def flat(node: Any, prefix: str) -> dict[str, Any]:
+    if not isinstance(node, dict):
+        return {prefix: list(node) if isinstance(node, tuple) else node}
+    return {key: value for name, inner in node.items() for key, value in flat(inner, f"{prefix}.{name}").items()}
+
+
+@pytest.mark.parametrize(
+    ("name", "zoo", "classes", "differing"),
+    [
+        ("fpn_1x", f"{COCO}/mask_rcnn_R_50_FPN_1x.yaml", 80, NORMS),
+        ("fpn_1x_4conv1fc", "Misc/mask_rcnn_R_50_FPN_3x_syncbn.yaml", 80, set()),
+        ("sslight_fpn_1x", f"{COCO}/mask_rcnn_R_50_FPN_1x.yaml", 80, {"MODEL.RESNETS.NORM"}),
+        ("c4_1x", f"{COCO}/mask_rcnn_R_50_C4_1x.yaml", 80, C4_HEADS),
+        ("voc_c4_24k", "PascalVOC-Detection/faster_rcnn_R_50_C4.yaml", 20, C4_HEADS | {"MODEL.ROI_MASK_HEAD.NUM_CONV"}),
+        ("voc_fpn_24k", "PascalVOC-Detection/faster_rcnn_R_50_FPN.yaml", 20, NORMS),
+        ("cityscapes_fpn", "Cityscapes/mask_rcnn_R_50_FPN.yaml", 8, NORMS),
+    ],
+)
+def test_a_named_protocol_departs_from_detectron2s_file_as_it_says(
+    name: str, zoo: str, classes: int, differing: set[str]
+) -> None:
+    settings = resolve(name)
+    assert isinstance(settings, FinetuneSettings)
+    ours, theirs = build_config(settings, "resnet50", classes, "cpu", sync_norm=True), model_zoo.get_config(zoo)
+    parts = ("MODEL", "INPUT")
+    here, there = ({k: v for part in parts for k, v in flat(cfg[part], part).items()} for cfg in (ours, theirs))
+    assert {key for key in here.keys() | there.keys() if here.get(key) != there.get(key)} <= differing | AS_PRETRAINED
+    assert {key for key in differing if here.get(key) == there.get(key)} == set()
+
+
+def test_the_pyramid_and_the_heads_do_without_batchnorm_where_the_protocol_says_so(
+    new_config: Callable[..., Any], new_detector: Callable[..., Any]
+) -> None:
+    detector = new_detector(new_config(norm_everywhere=False, box_head="4conv1fc"))
+    norms = [name for name, module in detector.named_modules() if isinstance(module, torch.nn.BatchNorm2d)]
+    assert norms
+    assert [name for name in norms if not name.startswith("backbone.bottom_up.")] == []
+
+
+def test_the_box_head_of_four_convolutions_has_one_linear_layer(
+    new_config: Callable[..., Any], new_detector: Callable[..., Any]
+) -> None:
+    head = new_detector(new_config(box_head="4conv1fc")).roi_heads.box_head
+    kinds = [type(part).__name__ for part in head]
+    assert (kinds.count("Conv2d"), kinds.count("Linear")) == (4, 1)
+    assert all(isinstance(conv.norm, torch.nn.BatchNorm2d) for conv in head.conv_norm_relus)

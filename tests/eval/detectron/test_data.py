@@ -130,7 +130,7 @@ dist.init_process_group("gloo")
 from eval.data import read_data_set
 from eval.detectron.config import build_config
 from eval.detectron.data import evaluation_loader, register_split
-from eval.settings import FinetuneSettings
+from eval.finetune_settings import FinetuneSettings
 cfg = build_config(FinetuneSettings(), "resnet18", 6, "cpu", sync_norm=False)
 name = register_split(read_data_set(Path(sys.argv[1])).val)
 if dist.get_rank() == 0:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from eval.detectron.train import build_detector, train_detector
-from eval.settings import FinetuneSettings
+from eval.finetune_settings import FinetuneSettings
 from pcd.errors import PCDError
 from pcd.stage import Spec, Stopped, read_spec
 

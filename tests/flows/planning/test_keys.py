@@ -73,3 +73,9 @@ def test_a_changed_file_changes_the_stages_that_run_it_and_no_others(
     (source / touched).write_text((source / touched).read_text() + "\n")
     after = _files(source, module)
     assert {path for path in after if after[path] != before.get(path)} == ({touched} if changes else set())
+
+
+def test_another_named_protocol_leaves_every_fine_tuning_as_it_is() -> None:
+    files = source_files("eval.finetune")
+    assert "eval/finetune_settings.py" in files
+    assert "eval/protocols.py" not in files

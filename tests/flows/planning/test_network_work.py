@@ -2,7 +2,8 @@
 
 import pytest
 
-from eval.settings import FinetuneSettings
+from eval.finetune_settings import FinetuneSettings
+from eval.protocols import resolve
 from flows.planning.network_work import (
     BACKBONES,
     backbone_size,
@@ -35,6 +36,36 @@ def test_mask_rcnn_counts_what_mmdetection_and_detectron2_state_of_it() -> None:
     settings = FinetuneSettings()
     assert detector_gmacs(settings, "resnet50", 1280 * 800, training=False) == pytest.approx(260, rel=0.02)
     assert detector_millions(settings, "resnet50") == pytest.approx(44.2, rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "student", "millions"),
+    [
+        ("fpn_1x", "resnet18", 30.93),
+        ("fpn_1x", "mobilenet_v3_large", 22.77),
+        ("fpn_1x", "shufflenet_v2_x1_0", 21.12),
+        ("fpn_1x_4conv1fc", "resnet18", 32.24),
+        ("c4_1x", "resnet18", 12.33),
+        ("c4_1x", "resnet50", 35.18),
+        ("voc_c4_24k", "resnet18", 11.80),
+        ("voc_fpn_24k", "resnet18", 28.30),
+    ],
+)
+def test_a_protocols_detector_counts_the_parameters_of_the_one_that_was_built(
+    protocol: str, student: str, millions: float
+) -> None:
+    settings = resolve(protocol)
+    assert isinstance(settings, FinetuneSettings)
+    assert detector_millions(settings, student) == pytest.approx(millions, rel=0.005)  # built for 5 classes
+
+
+def test_a_c4_detector_computes_res5_for_every_region() -> None:
+    c4 = FinetuneSettings(architecture="faster_rcnn_c4", proposals=(1000, 1000))
+    fewer = c4.model_copy(update={"proposals": (1000, 500)})
+    more = detector_gmacs(c4, "resnet50", 800 * 800, training=False)
+    less = detector_gmacs(fewer, "resnet50", 800 * 800, training=False)
+    res5 = 4.089 - trunk_gmacs(ResNetLayout(block="bottleneck", layers=(3, 4, 6), channels=(64, 128, 256)))
+    assert (more - less) / 500 == pytest.approx(res5, rel=0.02)
 
 
 def test_every_student_by_name_has_a_size_and_a_timm_model_a_stated_guess() -> None:

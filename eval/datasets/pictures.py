@@ -1,0 +1,78 @@
+"""What the headers and bytes of image files tell, without decoding them."""
+
+import hashlib
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
+from pathlib import Path
+from typing import Final
+
+from PIL import Image
+
+from pcd.errors import PCDError
+
+__all__ = ["Tick", "picture_size", "picture_sizes", "shared_pictures"]
+
+Tick = Callable[[str, int, int], None]
+"""Told (phase, done, total) often; may raise to stop."""
+
+_ORIENTATION: Final = 0x0112
+"""EXIF's tag; 5 to 8 swap width and height."""
+_BLOCK: Final = 500
+
+
+def picture_size(path: Path) -> tuple[int, int]:
+    """(width, height) as Detectron2 will see it: turned as its EXIF record says.
+
+    Raises:
+        PCDError: it is no image, or cannot be read.
+    """
+    try:
+        with Image.open(path) as image:
+            width, height = image.size
+            # To look for it in a PNG file, Pillow would decode the whole image; cameras write none.
+            turned = image.format != "PNG" and image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        reason = getattr(error, "strerror", None) or "no image that Pillow knows"
+        raise PCDError(f"{path} cannot be read ({reason}); mend it, or take it out of the annotations") from None
+    return (height, width) if turned else (width, height)
+
+
+def picture_sizes(
+    paths: Sequence[Path], threads: int, tick: Tick, phase: str
+) -> Iterator[tuple[Path, tuple[int, int] | PCDError]]:
+    """Of each path in turn: its (width, height), or why it has none."""
+
+    def look(path: Path) -> tuple[int, int] | PCDError:
+        try:
+            return picture_size(path)
+        except PCDError as error:
+            return error
+
+    done, waiting = 0, iter(paths)
+    with ThreadPoolExecutor(threads) as workers:
+        while block := list(islice(waiting, _BLOCK)):
+            tick(phase, done, len(paths))
+            yield from zip(block, workers.map(look, block), strict=True)
+            done += len(block)
+    tick(phase, len(paths), len(paths))
+
+
+def shared_pictures(first: Iterable[Path], second: Iterable[Path]) -> list[tuple[Path, Path]]:
+    """Pairs of files, one of each side, with the same bytes; only files of equal length are read."""
+    by_length: dict[int, tuple[list[Path], list[Path]]] = defaultdict(lambda: ([], []))
+    for side, paths in enumerate((first, second)):
+        for path in paths:
+            by_length[path.stat().st_size][side].append(path)
+    pairs = []
+    for ours, theirs in by_length.values():
+        if ours and theirs:
+            known = {_sha256(path): path for path in reversed(ours)}
+            pairs += [(known[content], path) for path in theirs if (content := _sha256(path)) in known]
+    return pairs
+
+
+def _sha256(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").digest()

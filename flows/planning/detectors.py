@@ -1,0 +1,46 @@
+"""Whether the detectors of a benchmark can stand on its student and learn from their sets: before anything runs."""
+
+from collections.abc import Iterable, Mapping
+
+from pydantic import BaseModel
+
+from eval.finetune_settings import C4_STUDENTS, FinetuneSettings
+
+__all__ = ["check_detectors"]
+
+
+def check_detectors(
+    protocols: Mapping[str, BaseModel], students: Iterable[str], kinds: Mapping[str | None, str], processes: int
+) -> None:
+    """Raises ValueError on a detector that a student, its set or the number of processes does not fit.
+
+    Args:
+        kinds: name of each labelled set to its kind (coco, voc, …); under None that of the benchmark's `data`.
+    """
+    for name, settings in protocols.items():
+        if not isinstance(settings, FinetuneSettings):
+            continue
+        strange = [student for student in students if student not in C4_STUDENTS]
+        if strange and not settings.has_pyramid:
+            raise ValueError(
+                f'protocols.{name}: {settings.architecture} cannot stand on "{strange[0]}"; choose a student of '
+                f"{', '.join(C4_STUDENTS)}, or a protocol with an FPN"
+            )
+        if settings.batch % processes:
+            raise ValueError(
+                f"protocols.{name}: a batch of {settings.batch} does not divide among {processes} processes; choose "
+                f"another number in runtime.processes, or scale the protocol to it: protocols.{name}.world_size="
+                f"{processes}"
+            )
+        kind = kinds.get(settings.set)
+        if settings.score_by not in ("coco", kind):
+            where = f'the set "{settings.set}"' if settings.set else "the benchmark's `data`"
+            raise ValueError(
+                f"protocols.{name}: score_by {settings.score_by} judges a set of that kind, and {where} is of kind "
+                f"{kind}; set score_by=coco, or name another set"
+            )
+        if settings.has_masks and kind == "voc":
+            raise ValueError(
+                f"protocols.{name}: {settings.architecture} needs masks, and VOC has boxes alone; set the protocol's "
+                f"architecture to {settings.architecture.replace('mask', 'faster')}"
+            )

@@ -1,0 +1,34 @@
+"""A detector that cannot be trained or judged is refused with the profile, not after a pre-training."""
+
+import pytest
+
+from eval.protocols import PROTOCOLS, resolve
+from flows.planning.detectors import check_detectors
+
+KINDS = {None: "shapes", "voc": "voc", "cityscapes": "cityscapes", "mine": "coco"}
+
+
+def test_every_named_protocol_stands_on_a_resnet_and_its_kind_of_set() -> None:
+    check_detectors({name: resolve(name) for name in PROTOCOLS}, ["resnet18", "resnet34"], KINDS, processes=8)
+
+
+@pytest.mark.parametrize(
+    ("name", "changes", "student", "processes", "told"),
+    [
+        ("c4_1x", {}, "timm:convnext_atto", 1, 'mask_rcnn_c4 cannot stand on "timm:convnext_atto"; choose a student'),
+        ("voc_fpn_24k", {"set": "mine"}, "resnet18", 1, 'score_by voc judges a set .* the set "mine" is of kind coco'),
+        ("voc_fpn_24k", {"set": None}, "resnet18", 1, "the benchmark's `data` is of kind shapes; set score_by=coco"),
+        ("fpn_1x", {"set": "voc"}, "resnet18", 1, "VOC has boxes alone; set .* architecture to faster_rcnn_fpn"),
+        ("cityscapes_fpn", {}, "resnet18", 16, "a batch of 8 does not divide among 16 .*world_size=16"),
+    ],
+)
+def test_what_does_not_fit_is_refused_in_one_line(
+    name: str, changes: dict[str, object], student: str, processes: int, told: str
+) -> None:
+    with pytest.raises(ValueError, match=told) as caught:
+        check_detectors({name: resolve(name, changes)}, [student], KINDS, processes)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_pyramid_stands_on_every_student() -> None:
+    check_detectors({"fpn_1x": resolve("fpn_1x")}, ["mobilenet_v3_large", "timm:convnext_atto"], KINDS, processes=1)
