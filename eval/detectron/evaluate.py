@@ -54,7 +54,7 @@ def evaluate_detector(
     return report(coco, found, tasks, out, threads)
 
 
-class _Records(DatasetEvaluator):
+class _Records(DatasetEvaluator):  # type: ignore[misc]
     """Detections as COCO result records, with the annotations' own ids of categories."""
 
     def __init__(self, val_name: str) -> None:

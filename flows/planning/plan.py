@@ -156,7 +156,7 @@ def make_plan(benchmark: Benchmark) -> Plan:
             runtime={"teacher_file": str(benchmark.teacher_file) if benchmark.teacher_file else None},
         )  # fmt: skip
 
-    cells = []
+    cells: list[dict[str, Any]] = []
     for cell in matrix:
         cell_inputs = {"backbone": cell.backbone} if cell.backbone else {}
         student = benchmark.student_of(cell.arm)

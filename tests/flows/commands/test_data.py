@@ -1,7 +1,6 @@
 """`pcd data check`, and `--data FOLDER`: a set of the user's own, looked at and fine-tuned on."""
 
 import json
-import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -10,10 +9,8 @@ from click.testing import CliRunner, Result
 
 from flows.cli import main
 from flows.commands.own_set import set_name, with_own_set
-from flows.planning.plan import make_plan
-from flows.supervision.supervisor import stage_command, write_spec
 from pcd.errors import PCDError
-from tests.conftest import ROOT, Pcd
+from tests.conftest import Pcd
 from tests.eval.datasets.conftest import save_noise, write_voc
 
 
@@ -149,20 +146,9 @@ def test_the_plan_tells_what_was_derived_beside_its_json(own: Path, pcd: Pcd) ->
 
 
 @pytest.mark.slow
-def test_a_profile_is_fine_tuned_on_the_users_own_set(own: Path, tmp_path: Path) -> None:
+def test_a_profile_is_fine_tuned_on_the_users_own_set(own: Path, pcd: Pcd) -> None:
     short = ["protocols.smoke_fpn.iterations=2", "protocols.smoke_fpn.warmup_iterations=1", "arms=[random]"]
-    benchmark, _ = with_own_set("smoke", short, own)
-    folders: dict[str, Path] = {}
-    for stage in make_plan(benchmark).stages:
-        folders[stage.id] = tmp_path / str(len(folders))
-        folders[stage.id].mkdir()
-        inputs = {name: folders[of] for name, of in stage.inputs.items()}
-        command = stage_command(
-            stage, write_spec(stage, folders[stage.id], inputs, benchmark.runtime), benchmark.runtime
-        )
-        subprocess.run(command, cwd=ROOT, check=True, timeout=300)
-    (cell,) = json.loads((folders["aggregate"] / "ap_table.json").read_text())["cells"]
-    assert (cell["arm"], cell["protocol"]) == ("random", "smoke_fpn")
-    assert (folders["aggregate"] / "detections-my-set.png").exists()
-    result = json.loads((folders["finetune:random.smoke_fpn.seed0"] / "result.json").read_text())
-    assert {"bbox/AP-cell", "segm/AP-core"} <= result["metrics"].keys()
+    done = pcd("run", "smoke", "--data", str(own), "--json", *(part for one in short for part in ("--set", one)))
+    assert done.returncode == 0, done.stderr
+    (cell,) = json.loads(done.stdout)["table"]["cells"]
+    assert cell["cell"] == "random.smoke_fpn.seed0"

@@ -23,7 +23,10 @@ def voc(tmp_path: Path, pcd_home: Path) -> Path:
 
 
 def plan_on(voc: Path, *overrides: str) -> Plan:
-    sets = [f"sets.own={json.dumps({'kind': 'voc', 'folder': str(voc)})}", "protocols.second={set: own}"]
+    sets = [
+        f"sets.own={json.dumps({'kind': 'voc', 'folder': str(voc)})}",
+        "protocols.second={architecture: faster_rcnn_fpn, set: own}",
+    ]
     return make_plan(load_profile("demo", [*sets, *overrides]))
 
 
@@ -50,7 +53,7 @@ def test_a_named_set_has_a_data_stage_of_its_own_that_only_its_protocol_reads(vo
 
 
 def test_a_set_leaves_the_keys_of_the_other_protocols_alone(voc: Path) -> None:
-    before = keys(make_plan(load_profile("demo", ["protocols.second={}"])))
+    before = keys(make_plan(load_profile("demo", ["protocols.second={architecture: faster_rcnn_fpn}"])))
     after = keys(plan_on(voc))
     changed = {stage for stage in before if before[stage] != after[stage]}
     assert changed == {"finetune:pcd.second.seed0", "finetune:random.second.seed0", "aggregate"}
@@ -74,7 +77,7 @@ def test_changed_annotations_of_the_set_change_what_reads_it(voc: Path) -> None:
 
 
 def test_without_anything_to_read_them_the_benchmarks_own_data_are_not_prepared(voc: Path) -> None:
-    plan = plan_on(voc, "arms=[random]", "protocols={second: {set: own}}")
+    plan = plan_on(voc, "arms=[random]", "protocols={second: {architecture: faster_rcnn_fpn, set: own}}")
     assert [stage.id for stage in plan.stages] == ["data:own", "finetune:random.second.seed0", "aggregate"]
 
 
@@ -133,6 +136,6 @@ def test_the_hash_of_many_small_files_is_kept_until_one_changes(voc: Path, pcd_h
 def test_a_pool_alone_is_enough_where_every_protocol_names_a_set(voc: Path, tmp_path: Path) -> None:
     save_noise(tmp_path / "pool" / "1.png", 8, 8, 0)
     pool = f"data={{kind: pool, pool: {tmp_path / 'pool'}}}"
-    plan = plan_on(voc, pool, "protocols={second: {set: own}}")
+    plan = plan_on(voc, pool, "protocols={second: {architecture: faster_rcnn_fpn, set: own}}")
     assert plan.missing == ()
     assert by_id(plan, "pretrain:pcd.seed0").runtime == {"data_places": {"pool": str(tmp_path / "pool")}}
