@@ -238,8 +238,14 @@ class Benchmark(Settings):
     def _detectors_fit_student_and_sets(self) -> "Benchmark":
         kinds: dict[str | None, str] = {name: labelled.kind for name, labelled in self.sets.items()}
         processes = self.runtime.processes * self.runtime.nodes
-        check_detectors(self.protocols, [self.pretrain.student], kinds | {None: self.data.kind}, processes)
+        check_detectors(self.protocols, self._students(), kinds | {None: self.data.kind}, processes)
         return self
+
+    def _students(self) -> list[str]:
+        try:
+            return list(dict.fromkeys(self.student_of(cell.arm) for cell in self.cells))
+        except PCDError as error:
+            raise ValueError(error) from None
 
     def student_of(self, arm: str) -> str:
         """The network behind the arm's backbone. Raises PCDError for a teacher whose trunk is no student."""
@@ -270,9 +276,4 @@ class Benchmark(Settings):
                 f'no supervised weights of "{self.pretrain.student}" are known; set supervised_file to your own, '
                 f"or choose one of {', '.join(SUPERVISED_WEIGHTS)}"
             )
-        try:
-            for arm in arms:
-                self.student_of(arm)
-        except PCDError as error:
-            raise ValueError(error) from None
         return self
