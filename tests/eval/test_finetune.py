@@ -112,7 +112,8 @@ def result(out: Path) -> dict[str, Any]:
 @pytest.mark.slow
 def test_a_finished_run_leaves_its_figures_and_no_checkpoint(random_arm: Path) -> None:
     names = {path.name for path in random_arm.iterdir()}
-    assert names == {"spec.json", "metrics.jsonl", "predictions.json", "result.json"}
+    of_evaluation = {"predictions.json", "matches_bbox.npz", "matches_segm.npz", "mistakes.json"}
+    assert names == {"spec.json", "metrics.jsonl", "result.json", *of_evaluation}
 
 
 @pytest.mark.slow
