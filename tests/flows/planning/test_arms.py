@@ -151,6 +151,10 @@ def test_torchvisions_weights_are_named_with_the_hash_that_they_are_served_under
         (["arms=[pcd-last-bn]", "teacher=mocov2_r50_200"], "the head of mocov2_r50_200 ends in no BatchNorm"),
         (["arms=[pcd-no-adaptor]", "teacher=sup_r50"], "the head of sup_r50 has no activation to gate"),
         (["arms=[teacher]", "teacher=mocov3_vits"], "mocov3_vits is a vision transformer"),
+        (
+            ["arms=[teacher]", "protocols={c4_1x: {}}"],
+            'mask_rcnn_c4 cannot stand on "resnet:basic:2,2,2,2:24,48,96,192"',
+        ),
         (["pretrain.objective=seed"], "pretrain.objective and pretrain.options are the arms' to say"),
         (
             ["arms=[supervised]", "protocols={}", "include=[]"],
