@@ -136,3 +136,10 @@ def test_estimates_count_the_sets_images(pictures: Path, pcd_home: Path) -> None
 
 def test_pictures_that_are_missing_are_named_before_anything_runs(tmp_path: Path) -> None:
     assert any(str(tmp_path / "gone") in line for line in probed(tmp_path / "gone").missing)
+
+
+def test_a_backbone_that_is_brought_has_one_set_of_features_for_all_seeds(pictures: Path) -> None:
+    ids = keys(probed(pictures, "arms=[teacher]", "baseline=teacher", "seeds=[0, 1]", protocols=("knn",)))
+    assert {name for name in ids if name.startswith(("features", "probe", "backbone"))} == {
+        "backbone:teacher", "features:teacher.imagenet", "probe:teacher.knn.seed0", "probe:teacher.knn.seed1"
+    }  # fmt: skip
