@@ -15,7 +15,10 @@ from pcd.teachers.registry import TEACHERS
 
 __all__ = ["Origin", "Trace", "trace"]
 
-_AP: Final = ("bbox/AP", "bbox/AP50", "bbox/AP75", "segm/AP", "segm/AP50", "segm/AP75")
+_FIGURES: Final = (
+    *("bbox/AP", "bbox/AP50", "bbox/AP75", "segm/AP", "segm/AP50", "segm/AP75"),
+    *("top1", "top5", "knn_top1"),
+)
 _CELLS: Final = ("finetune", "probe")
 _TABLE_DIGITS: Final = 1e-6
 
@@ -71,7 +74,7 @@ def trace(record: RunRecord, cell: str) -> Trace:
         benchmark=record.name,
         benchmark_key=record.key,
         table=str(table) if table and origin.kind in _CELLS else None,
-        figures={name: figures[name] for name in _AP if name in figures},
+        figures={name: figures[name] for name in _FIGURES if name in figures},
         is_as_in_table=_agrees(table, cell, figures) if table and origin.kind in _CELLS else None,
         origin=origin,
     )
@@ -166,7 +169,7 @@ def _agrees(table: Path, cell: str, figures: Mapping[str, float | None]) -> bool
             and figures.get(name) is not None
             and math.isclose(row[name], figures[name] or 0.0, abs_tol=_TABLE_DIGITS)
         )
-        for name in _AP
+        for name in _FIGURES
     )
 
 

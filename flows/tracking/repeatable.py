@@ -73,10 +73,9 @@ def log_figures(client: MlflowClient, run_id: str, figures: Mapping[str, float])
 
 
 def log_files(client: MlflowClient, run_id: str, folder: Path, names: Sequence[str]) -> None:
-    """Those that are there."""
-    for name in names:
-        if (folder / name).exists():
-            client.log_artifact(run_id, str(folder / name))
+    """Those that are there; names may be patterns."""
+    for path in (path for name in names for path in sorted(folder.glob(name))):
+        client.log_artifact(run_id, str(path))
 
 
 def log_data(client: MlflowClient, run_id: str, folder: Path) -> None:

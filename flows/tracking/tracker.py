@@ -51,7 +51,8 @@ _TRACKED_FILES: Final[Mapping[str, tuple[str, ...]]] = {
     "probe": ("metrics.jsonl",),
     "aggregate": (
         *("ap_table.html", "ap_table.md", "ap_table.json", "cells.csv", "arms.csv"),
-        *("ap_by_arm.png", "losses.png", "detections.png"),
+        *("intervals.csv", "intervals.png", "mistakes.csv", "mistakes.png"),
+        *("ap_by_arm.png", "losses.png", "detections*.png"),
     ),
 }
 STATUSES: Final = {
