@@ -4,6 +4,7 @@ Each objective is a module of pcd.arms, found by name when a run begins: a stage
 objective alone, so that a new one leaves the stored results of the others good.
 """
 
+from abc import ABC, abstractmethod
 from importlib import import_module
 from typing import Any, ClassVar, Literal, NamedTuple
 
@@ -43,7 +44,7 @@ class Outputs(NamedTuple):
     view2: View
 
 
-class Objective(nn.Module):
+class Objective(nn.Module, ABC):
     """A loss over `Outputs`. Its state lies in buffers and frozen parameters, and is part of the checkpoint.
 
     It stands outside the module that DDP wraps: every rank keeps a copy, and all copies see the same.
@@ -77,9 +78,9 @@ class Objective(nn.Module):
                 f"{' or '.join(self.pairings)}"
             )
 
+    @abstractmethod
     def forward(self, outputs: Outputs) -> tuple[Tensor, tuple[Tensor, ...]]:
         """The loss of one batch, a scalar; and vectors, (B, …) each, that `after_step` gets of the whole batch."""
-        raise NotImplementedError
 
     def after_step(self, student: Student, vectors: tuple[Tensor, ...]) -> None:
         """Once behind each step of the optimizer, on every rank: `vectors` of the global batch, in its order."""

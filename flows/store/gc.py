@@ -13,7 +13,7 @@ from flows.store.manifest import read_manifest
 from flows.store.store import Store, move_aside
 from pcd.errors import PCDError
 
-__all__ = ["Garbage", "delete", "find_garbage", "named_keys", "size_and_age"]
+__all__ = ["Garbage", "delete", "find_garbage", "named_keys", "read_records", "size_and_age"]
 
 _KEY: Final = re.compile(r"[0-9a-f]{64}")
 _BESIDE: Final = re.compile(r"\.(work|fetch|damaged|gone)-(?:work-)?([0-9a-f]{64})")
@@ -85,17 +85,22 @@ def size_and_age(path: Path) -> tuple[int, float]:
 def named_keys(home: Path) -> set[str]:
     """All keys that the records of finished runs and of runs under way name, in whatever place of them."""
     named: set[str] = set()
-    for path in [*home.glob("active/*.json"), *home.glob("benchmarks/*.json")]:
-        try:
-            record = json.loads(path.read_text())
-        except FileNotFoundError:  # a run that ended just now
-            continue
-        except (OSError, ValueError):
-            raise PCDError(f"cannot read {path}, so it is unknown which stages it names; mend or delete it") from None
+    for path, record in read_records(home):
         named |= set(_keys_in(record))
         if path.parent.name == "benchmarks" and not record.get("stages"):  # as they were written at first
             named |= _walk_back(path, Path(record["folder"]))
     return named
+
+
+def read_records(home: Path) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Of finished runs and of runs under way. Raises PCDError if one cannot be read: what it names must not go."""
+    for path in [*home.glob("active/*.json"), *home.glob("benchmarks/*.json")]:
+        try:
+            yield path, json.loads(path.read_text())
+        except FileNotFoundError:  # a run that ended just now
+            continue
+        except (OSError, ValueError):
+            raise PCDError(f"cannot read {path}, so it is unknown which stages it names; mend or delete it") from None
 
 
 def _keys_in(data: Any) -> Iterator[str]:

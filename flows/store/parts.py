@@ -1,13 +1,11 @@
 """Parts of the store that reruns computed in, $PCD_HOME/reruns/<part>/store/: those whose rerun nobody remembers go."""
 
-import json
 import shutil
 from pathlib import Path
 from typing import Final
 
-from flows.store.gc import Garbage, size_and_age
+from flows.store.gc import Garbage, read_records, size_and_age
 from flows.store.store import move_aside
-from pcd.errors import PCDError
 
 __all__ = ["delete_part", "find_parts"]
 
@@ -44,13 +42,4 @@ def delete_part(home: Path, item: Garbage) -> bool:
 
 
 def _named_parts(home: Path) -> set[str | None]:
-    named = set()
-    for path in [*home.glob("active/*.json"), *home.glob("benchmarks/*.json")]:
-        try:
-            record = json.loads(path.read_text())
-        except FileNotFoundError:  # a run that ended just now
-            continue
-        except (OSError, ValueError):
-            raise PCDError(f"cannot read {path}, so it is unknown which part it names; mend or delete it") from None
-        named.add(record.get("store_part") or record.get("part"))
-    return named
+    return {record.get("store_part") or record.get("part") for _, record in read_records(home)}
