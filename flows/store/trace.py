@@ -141,6 +141,7 @@ def _facts(kind: str, manifest: Mapping[str, Any], result: Mapping[str, Any]) ->
             backbone = manifest["files"].get("backbone.safetensors", {})
             facts = {
                 "seed": settings.get("seed"),
+                "objective": settings["pretrain"].get("objective"),
                 "student": settings["pretrain"].get("student"),
                 "steps": result.get("steps"),
                 "precision": result.get("precision"),
