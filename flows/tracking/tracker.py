@@ -98,12 +98,12 @@ class Tracker:
             self._client.log_text(self.run_id, difference, "source.diff")
 
     def log_table(self, folder: Path) -> None:
-        """The table on the run's first page, its figures as artifacts, each arm's means as metrics."""
+        """The table on the run's first page, its figures as artifacts, each arm's means by protocol as metrics."""
         log_files(self._client, self.run_id, folder, _TRACKED_FILES["aggregate"])
         set_tags(self._client, self.run_id, {"mlflow.note.content": _first_page(folder)})
         table = json.loads((folder / "ap_table.json").read_text())
         means = {
-            f"{row['arm']}/{name.removesuffix(' mean')}": value
+            f"{row['arm']}/{row['protocol']}/{name.removesuffix(' mean')}": value
             for row in table["arms"]
             for name, value in row.items()
             if name.endswith(" mean") and value is not None

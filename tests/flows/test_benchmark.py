@@ -139,7 +139,7 @@ def test_mlflow_has_ap_as_plain_metrics_equal_to_the_table(finished: Home) -> No
     metrics = finished.run("finetune:random.smoke_fpn.seed0").data.metrics
     assert metrics["bbox/AP"] == pytest.approx(table.loc["random.smoke_fpn.seed0", "bbox/AP"], abs=1e-4)
     parent = finished.benchmark_run().data.metrics
-    assert parent["random/segm/AP"] == pytest.approx(metrics["segm/AP"], abs=1e-4)
+    assert parent["random/smoke_fpn/segm/AP"] == pytest.approx(metrics["segm/AP"], abs=1e-4)
 
 
 def test_mlflow_shows_the_table_on_the_first_page(finished: Home) -> None:

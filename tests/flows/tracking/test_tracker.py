@@ -214,3 +214,15 @@ def test_the_thread_says_all_before_it_is_left(
         journal.note("finished")
     assert publisher.is_through
     assert child(CELL).info.status == "FINISHED"
+
+
+def test_an_arms_figures_by_several_protocols_stand_apart(
+    journal: Journal, client: MlflowClient, tmp_path: Path
+) -> None:
+    rows = [{"arm": "pcd", "protocol": name, "bbox/AP mean": ap} for name, ap in (("fpn_1x", 33.0), ("c4_1x", 31.0))]
+    (tmp_path / "ap_table.json").write_text(json.dumps({"title": "t", "arms": rows, "notes": []}))
+    for name in ("ap_summary.md", "ap_table.md"):
+        (tmp_path / name).write_text("| arm |\n")
+    Tracker(journal.run).log_table(tmp_path)
+    metrics = parent_of(client, journal).data.metrics
+    assert metrics == {"pcd/fpn_1x/bbox/AP": 33.0, "pcd/c4_1x/bbox/AP": 31.0}
