@@ -103,7 +103,9 @@ def _start_own(command: list[str], log: Path, url: str) -> None:
     atexit.register(server.stop)  # before Prefect's own, which still send the last logs
     first, deadline = server.process, time.monotonic() + _START_SECONDS
     while _reason_for_silence(url):
-        if first.poll() is not None or time.monotonic() > deadline:
+        code = first.poll()
+        gave_up = code is not None and code >= 0  # one that was killed is started again
+        if gave_up or time.monotonic() > deadline:
             raise PCDError(f"the Prefect server did not start; its log is {log}")
         time.sleep(0.2)
 

@@ -8,11 +8,13 @@ import psutil
 import pytest
 
 from flows.journal import Journal, Run
+from flows.orchestration import prefect_server
 from flows.orchestration.prefect_server import api_address, connect, pages_address
 from flows.reconcile import reconcile
 from flows.supervision.processes import SERVER_MARK, identity, orphan_servers, runs
 from pcd.errors import PCDError
 from tests.conftest import ROOT
+from tests.servers import free_port
 
 _OWNER = """
 import pathlib, sys, time
@@ -39,6 +41,37 @@ def test_a_server_that_was_started_again_does_not_outlive_its_killed_owner(pcd_h
     assert runs(server)
     reconcile(pcd_home)
     assert not runs(server)
+
+
+_KILLED_AT_FIRST = """
+import http.server, os, pathlib, signal, sys
+begun = pathlib.Path(sys.argv[2])
+if not begun.exists():
+    begun.touch()
+    os.kill(os.getpid(), signal.SIGKILL)
+http.server.ThreadingHTTPServer(("127.0.0.1", int(sys.argv[1])), http.server.SimpleHTTPRequestHandler).serve_forever()
+"""
+
+
+def test_a_server_that_is_killed_while_it_starts_is_started_again(
+    pcd_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefect_server, "_own", [])
+    port = free_port()
+    command = [sys.executable, "-c", _KILLED_AT_FIRST, str(port), str(tmp_path / "begun")]
+    prefect_server._start_own(command, tmp_path / "log", f"http://127.0.0.1:{port}")
+    (server,) = prefect_server._own
+    assert server.process.poll() is None
+    server.stop()
+
+
+def test_a_server_that_ends_by_itself_while_it_starts_is_given_up(
+    pcd_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(prefect_server, "_own", [])
+    with pytest.raises(PCDError, match="the Prefect server did not start; its log is"):
+        prefect_server._start_own([sys.executable, "-c", "raise SystemExit(1)"], tmp_path / "log", "http://127.0.0.1:9")
+    prefect_server._own[0].stop()
 
 
 def test_of_a_run_that_another_process_closes_the_server_is_left_to_that(pcd_home: Path) -> None:
