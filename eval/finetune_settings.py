@@ -39,7 +39,7 @@ class FinetuneSettings(Settings):
     batch: int = setting(16, "images of one step over all processes", "ours", ge=1)
     optimizer: Literal["sgd", "adamw"] = setting("sgd", "optimizer", "ours")
     learning_rate: float = setting(0.02, "peak, for the batch as it is", "ours", gt=0)
-    weight_decay: float = setting(1e-4, "not applied to biases and normalisation", "ours", ge=0)
+    weight_decay: float = setting(1e-4, "not applied to normalisation; to biases, as Detectron2 does", "ours", ge=0)
     schedule: Literal["steps", "cosine"] = setting("steps", "fall of the learning rate behind the warm-up", "ours")
     decay_at: tuple[Annotated[float, Field(gt=0, lt=1)], ...] = setting(
         (2 / 3, 8 / 9), "`steps`: shares of the iterations behind which it falls to a tenth (60k, 80k of 90k)", "ours"

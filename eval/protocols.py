@@ -224,6 +224,8 @@ def with_named_protocols(protocols: Mapping[str, Any]) -> dict[str, Any]:
 def _filled(name: str, block: Mapping[str, Any]) -> dict[str, Any]:
     base = block.get("base", name if name in PROTOCOLS else None)
     if base is None:
+        if not block:  # it can only mean a named one
+            raise ValueError(unknown_name("protocol", name, PROTOCOLS))
         return dict(block)
     try:
         values = _named(str(base)) | dict(block) | {"base": base}

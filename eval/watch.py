@@ -34,7 +34,7 @@ def watch(spec: Spec) -> dict[str, Any]:
             if epoch not in curve and _keep(folder, _place(spec, epoch)):
                 curve[epoch] = _evaluate(spec, epoch)
                 if epoch not in logged:
-                    _log(spec, epoch, curve[epoch])
+                    _log(spec, len(curve), epoch, curve[epoch])
         if is_last_look and all(epoch in curve for epoch, _ in _snapshots(spec)):
             break
         if spec.stop_requested:
@@ -120,10 +120,11 @@ def _run(spec: Spec, epoch: float, command: list[str], out: Path) -> None:
         )
 
 
-def _log(spec: Spec, epoch: float, figures: dict[str, float | None]) -> None:
-    """The epoch stands where other stages have their step: rounded, as MLflow wants it; `epoch` has it as it is."""
-    known = {name: value for name, value in figures.items() if value is not None}
-    spec.metrics.log(round(epoch), math.ceil(spec.settings["epochs"]), {"epoch": epoch, **known})
+def _log(spec: Spec, number: int, epoch: float, figures: dict[str, float | None]) -> None:
+    """The epoch stands where other stages have their step. MLflow wants that whole: else the snapshot's number does."""
+    every, known = float(spec.settings["every_epochs"]), {k: v for k, v in figures.items() if v is not None}
+    step, scale = (round(epoch), 1.0) if every.is_integer() else (number, every)
+    spec.metrics.log(step, math.ceil(spec.settings["epochs"] / scale), {"epoch": epoch, **known})
 
 
 def _logged_epochs(spec: Spec) -> set[float]:

@@ -82,6 +82,13 @@ class Runner:
         for stop in self._stops.values():
             stop.set()
 
+    def _stop_beside(self, stage: Stage) -> None:
+        """The next attempt at `stage` needs its devices again; what runs beside it begins again with it."""
+        self.begun.pop(stage.id, None)
+        for other in self.plan.stages:
+            if other.beside == stage.id:
+                self.stop_of(other).set()
+
     def find_if_free(self, stage: Stage) -> Path | None:
         """Where the stage lies; what another run computes just now is not waited for."""
         for store in filter(None, (self.shared.get(stage.kind), self.store)):
@@ -115,19 +122,21 @@ class Runner:
         self.journal.note("running", stage.id, folder=str(work))
         self.reporter.stage_starts(*self._place(stage), stage)
         began = time.monotonic()
-        self.begun[stage.id] = work
-        self.on_begin()
         try:
             with lease_devices(stage, runtime, self._on_wait(stage), self.stop_of(stage)) as devices:
+                self.begun[stage.id] = work  # only now: what runs beside it must not take the device before it
+                self.on_begin()
                 command = self._run(stage, work, devices)
             seconds = time.monotonic() - began
             remember(stage, work, self.environment)
             folder, result = self._commit(stage, command, seconds)
         except StageStoppedError as error:
+            self._stop_beside(stage)
             self.reporter.stage_fails(stage, "stopped; the next run goes on from its last checkpoint")
             self.journal.note("stopped", stage.id, folder=str(work), reason=str(error))
             raise
         except Exception as error:
+            self._stop_beside(stage)
             if not (work / "result.json").exists():  # else it was the commit that failed
                 remember(stage, work, self.environment)
             self.reporter.stage_fails(stage, f"its log is {work / 'log.txt'}")

@@ -23,8 +23,8 @@ Running = dict[PrefectFuture[Any], Stage]
 def bring_all_about(plan: Plan, runner: Runner, submit: Callable[[Stage], PrefectFuture[Any]]) -> dict[str, Exception]:
     """Every stage as soon as its inputs are there, `runtime.parallel` at a time; goes on where one fails.
 
-    A stage that runs beside another one (Stage.beside) begins when that one has begun, besides the `parallel` others;
-    if it fails, that is said, and nothing else depends on it.
+    A stage that runs beside another one (Stage.beside) begins when that one has begun, besides the `parallel` others,
+    and again with each further attempt at it; if it fails, that is said, and nothing else depends on it.
 
     Returns the failures by stage id; stages behind a failed one are skipped and are no failures of their own.
     """
@@ -49,6 +49,10 @@ def bring_all_about(plan: Plan, runner: Runner, submit: Callable[[Stage], Prefec
                 continue
             stage = running.pop(future)
             if stage.id in runner.folders:
+                continue
+            if stage.beside in {other.id for other in running.values()} and runner.stop_of(stage).is_set():
+                runner.stop_of(stage).clear()  # an attempt failed beside which it ran; it begins again with the next
+                waiting.append(stage)
                 continue
             lost.add(stage.id)
             error = _error_of(future)

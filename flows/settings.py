@@ -22,7 +22,7 @@ from eval.protocols import PROTOCOLS, with_named_protocols
 from eval.settings import DataSettings, LabelledSet, ShapesData
 from flows.planning.detectors import check_detectors
 from flows.planning.labelled_sets import check_sets
-from flows.planning.matrix import PRETRAINED_ARMS, Cell, cells_of, changed, check_overrides, nearest
+from flows.planning.matrix import PRETRAINED_ARMS, Cell, cells_of, check_overrides, nearest
 from pcd.arms import ARMS
 from pcd.arms.weights import SUPERVISED_WEIGHTS
 from pcd.errors import PCDError, unknown_name
@@ -201,7 +201,17 @@ class Benchmark(Settings):
             if self.watch.protocol not in self.protocols:
                 name = self.watch.protocol
                 raise ValueError(f'watch: unknown protocol "{name}"{nearest(name, self.protocols)}')
-            changed(self.protocols[self.watch.protocol], {"watch": self.watch.changes}, "watch")
+            if not any(cell.pretrain for cell in self.cells):
+                raise ValueError("watch: no arm here is pre-trained, so there is nothing to watch")
+            if "set" in self.watch.changes:
+                raise ValueError("watch.changes: the labelled set is the protocol's; name another protocol")
+            if self.watch.changes:
+                protocol = self.protocols[self.watch.protocol]
+                try:
+                    check_overrides({"watch": self.watch.changes}, {"watch": protocol})
+                except ValueError as error:
+                    told = str(error).replace('overrides "watch" of watch', "watch.changes")
+                    raise ValueError(told.replace('overrides "watch"', "watch.changes")) from None
         return self
 
     @model_validator(mode="after")

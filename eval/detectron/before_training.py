@@ -90,16 +90,26 @@ def check_annotations(settings: FinetuneSettings, data: DataSet) -> list[str]:
             f"the set {data.name} is of kind {kind}, which score_by {settings.score_by} cannot judge; name another set"
         )
     coco = json.loads(data.train.annotations.read_text())
-    objects = [a for a in coco["annotations"] if not a.get("iscrowd", 0)]
+    objects = _objects(coco)
     if not objects:
         raise PCDError(f"{data.train.annotations} has no object to train on; bring other annotations")
-    if settings.has_masks and (bare := sum(not a.get("segmentation") for a in objects)):
-        raise PCDError(
-            f"{bare} of {len(objects)} objects in {data.train.annotations} have no mask, and {settings.architecture} "
-            f"needs them; set the protocol's architecture to {settings.architecture.replace('mask', 'faster')}"
-        )
+    if settings.has_masks:
+        _check_masks(settings, data.train.annotations, objects)
+        _check_masks(settings, data.val.annotations, _objects(json.loads(data.val.annotations.read_text())))
     seen = {a["image_id"] for a in objects}
     return [image["file_name"] for image in coco["images"] if image["id"] in seen]
+
+
+def _objects(coco: dict[str, Any]) -> list[dict[str, Any]]:
+    return [a for a in coco["annotations"] if not a.get("iscrowd", 0)]
+
+
+def _check_masks(settings: FinetuneSettings, annotations: Path, objects: list[dict[str, Any]]) -> None:
+    if bare := sum(not a.get("segmentation") for a in objects):
+        raise PCDError(
+            f"{bare} of {len(objects)} objects in {annotations} have no mask, and {settings.architecture} "
+            f"needs them; set the protocol's architecture to {settings.architecture.replace('mask', 'faster')}"
+        )
 
 
 def check_pixels(detector: Any, images: Path, file_names: list[str]) -> dict[str, list[float]]:

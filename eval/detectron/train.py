@@ -96,7 +96,9 @@ def train_detector(cfg: Any, detector: Any, settings: FinetuneSettings, train_na
 
 
 def _build_optimizer(detector: nn.Module, settings: FinetuneSettings) -> torch.optim.Optimizer:
-    groups = get_default_optimizer_params(detector, settings.learning_rate, settings.weight_decay, 0.0, 1.0, 0.0)
+    groups = get_default_optimizer_params(
+        detector, settings.learning_rate, settings.weight_decay, 0.0, 1.0, None
+    )  # biases too
     if settings.optimizer == "adamw":
         return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
     return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=0.9)

@@ -112,6 +112,8 @@ def check_overrides(overrides: Mapping[str, Mapping[str, Any]], settings_of: Map
             for name in changes:
                 if name == "student":
                     raise ValueError(f"{where}: the student is one for all cells; compare students in two benchmarks")
+                if name in ("objective", "kind", "base"):
+                    raise ValueError(f"{where}: {name} says which arm or protocol it is; name another one instead")
                 if name not in names:
                     raise ValueError(f"{where}: {stage} has no setting {name}{nearest(name, names)}")
     for stage, settings in settings_of.items():

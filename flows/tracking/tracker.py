@@ -152,7 +152,8 @@ class Tracker:
 
     def log_folder(self, run_id: str, folder: Path) -> None:
         """What a stage's folder has to say by now: figures by step, and the load of the machine meanwhile."""
-        self._series.log(run_id, read_lines(folder / "metrics.jsonl"), "loss")
+        lines = read_lines(folder / "metrics.jsonl")
+        self._series.log(run_id, lines, "epoch" if lines and "epoch" in lines[0] else "loss")
         self._series.log(run_id, read_lines(folder / _LOADS), "system/cpu_utilization_percentage")
 
     def log_stage_result(self, run_id: str, stage_id: str, folder: Path) -> None:

@@ -36,7 +36,7 @@ Start = Callable[..., "subprocess.Popen[bytes]"]
 @pytest.fixture
 def start(live: Path, tmp_path: Path, new_spec: Callable[..., Path]) -> Start:
     def begin(**evaluation: Any) -> "subprocess.Popen[bytes]":
-        settings = {"epochs": 3, "module": "tests.eval.watched_stage", "evaluation": evaluation}
+        settings = {"epochs": 3, "every_epochs": 1, "module": "tests.eval.watched_stage", "evaluation": evaluation}
         places = {"live": str(live), "final": str(live.with_name("1"))}
         spec = new_spec(tmp_path / "watch", settings, {"data": tmp_path}, **places)
         with (tmp_path / "stderr.txt").open("w") as log:
@@ -117,7 +117,7 @@ def test_a_snapshot_is_fine_tuned_by_the_same_process_as_any_backbone(
     write_snapshot(build_student("resnet18"), folder, 1, {"student": "resnet18"})
     (folder / "result.json").write_text("{}")
     evaluation = {"finetune": smoke_protocol | {"iterations": 3}, "student": "resnet18", "seed": 0}
-    settings = {"epochs": 1, "module": "eval.finetune", "evaluation": evaluation}
+    settings = {"epochs": 1, "every_epochs": 1, "module": "eval.finetune", "evaluation": evaluation}
     spec = new_spec(tmp_path / "watch", settings, {"data": shapes_set}, live=str(tmp_path / "none"), final=str(folder))
     done = run_module("eval.watch", spec)
     assert done.returncode == 0, done.stderr

@@ -66,6 +66,20 @@ def test_a_protocol_is_overridden_by_its_name() -> None:
             'protocols.c4_1x: mask_rcnn_c4 cannot stand on "mobilenet_v3_large"; choose a student of resnet18, '
             "resnet34, resnet50, or a protocol with an FPN",
         ),
+        ("demo", ["protocols.c4-1x={}"], 'protocols: unknown protocol "c4-1x": did you mean "c4_1x"?'),
+        (
+            "demo",
+            ["watch.protocol=shapes_fpn", "watch.changes={iteration: 3}"],
+            "watch.changes: watch has no setting iteration; did you mean iterations?",
+        ),
+        ("demo", ["watch.protocol=shapes_fpn", "watch.changes={a.b: 3}"], "watch.changes: watch has no setting a.b"),
+        ("demo", ["watch.protocol=shapes_fpn", "watch.changes={set: x}"], "the labelled set is the protocol's"),
+        ("demo", ["watch.protocol=shapes_fpn", "arms=[random]"], "watch: no arm here is pre-trained"),
+        (
+            "demo",
+            ['overrides={"pretrain:*": {objective: seed}}'],
+            "objective says which arm or protocol it is; name another one instead",
+        ),
         ("demo", ["runtime.processes=3"], "a batch of 8 does not divide among 3 processes; choose another number in"),
         ("demo", ["protocols.mine.base=fpn1x"], 'protocols: unknown protocol "fpn1x": did you mean "fpn_1x"?'),
         ("demo", ["protocols.c4_1x.fpn_channels=64"], "protocols.c4_1x: fpn_channels: mask_rcnn_c4 has no such part"),

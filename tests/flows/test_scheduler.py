@@ -131,6 +131,37 @@ def test_a_watch_is_stopped_when_its_training_has_failed(run: Run) -> None:
     assert "finetune:random.smoke_fpn.seed0" in runner.folders
 
 
+def test_a_watch_that_was_stopped_for_a_second_attempt_begins_again_with_it(run: Run) -> None:
+    watched, again = threading.Event(), threading.Event()
+
+    def act(runner: _Runner) -> dict[str, Callable[[], None]]:
+        stop = runner.stops.setdefault("watch:pcd.seed0", threading.Event())
+
+        def train() -> None:
+            assert watched.wait(30)
+            runner.begun.pop("pretrain:pcd.seed0")  # the first attempt failed
+            stop.set()
+            while stop.is_set():  # until the scheduler has put the watch back
+                pass
+            runner.begun["pretrain:pcd.seed0"] = Path()
+            runner.on_begin()
+            assert again.wait(30)
+
+        def watch() -> None:
+            if watched.is_set():
+                again.set()
+                return
+            watched.set()
+            assert stop.wait(30)
+            _fail()
+
+        return {"pretrain:pcd.seed0": train, "watch:pcd.seed0": watch}
+
+    runner, failures = run(act)
+    assert failures == {}
+    assert "watch:pcd.seed0" in runner.folders
+
+
 def test_stages_behind_a_failed_one_are_skipped(run: Run) -> None:
     runner, failures = run(lambda _: {"pretrain:pcd.seed0": _fail})
     assert failures.keys() == {"pretrain:pcd.seed0"}

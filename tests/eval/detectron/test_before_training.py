@@ -74,6 +74,14 @@ def test_masks_are_needed_where_masks_are_trained(
     assert 0 < len(check_annotations(boxes, data)) <= 16
 
 
+def test_masks_are_needed_where_they_are_judged_as_well(
+    settings: FinetuneSettings, changed_data: Callable[..., DataSet], data: DataSet
+) -> None:
+    bare = changed_data(lambda objects: [{k: v for k, v in a.items() if k != "segmentation"} for a in objects])
+    with pytest.raises(PCDError, match="have no mask, and mask_rcnn_fpn needs them"):
+        check_annotations(settings, replace(data, val=bare.train))
+
+
 def test_a_set_without_objects_is_refused(settings: FinetuneSettings, changed_data: Callable[..., DataSet]) -> None:
     with pytest.raises(PCDError, match="has no object to train on"):
         check_annotations(settings, changed_data(lambda objects: [a | {"iscrowd": 1} for a in objects]))

@@ -24,7 +24,7 @@ def test_the_tree_shows_cells_with_their_stages_and_what_all_share(pcd: Pcd) -> 
 
 
 def test_a_stage_that_protocols_share_stands_below_the_first_of_its_cells(pcd: Pcd) -> None:
-    told = pcd("plan", "smoke", "--set", "protocols.second={}", "--set", "arms=[pcd]").stdout
+    told = pcd("plan", "smoke", "--set", "protocols.second={base: fpn_1x}", "--set", "arms=[pcd]").stdout
     assert told.count("pretrain:pcd.seed0") == 2
     assert told.count("pretrain:pcd.seed0 (above)") == 1
 

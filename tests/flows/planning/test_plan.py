@@ -41,7 +41,7 @@ def test_the_demo_has_one_chain_of_stages_per_arm() -> None:
 
 
 def test_seeds_and_protocols_multiply_cells_and_share_stages() -> None:
-    stages = make_plan(load_profile("demo", ["seeds=[0, 1]", "protocols.second={}"])).stages
+    stages = make_plan(load_profile("demo", ["seeds=[0, 1]", "protocols.second={base: fpn_1x}"])).stages
     kinds = [stage.kind for stage in stages]
     assert {kind: kinds.count(kind) for kind in dict.fromkeys(kinds)} == {
         "data": 1,
