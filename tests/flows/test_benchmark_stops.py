@@ -26,7 +26,7 @@ def test_a_flow_that_gets_sigterm_was_stopped_and_did_not_fail(
         os.kill(os.getpid(), signal.SIGTERM)  # which Prefect turns into an exception of its own, and then sends again
         raise AssertionError("nobody heard it")
 
-    monkeypatch.setattr("flows.benchmark._bring_all_about", wait_for_stages)
+    monkeypatch.setattr("flows.benchmark.bring_all_about", wait_for_stages)
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGHUP)
     treat_sigterm_as_ctrl_c()
     try:
