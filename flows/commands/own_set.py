@@ -11,6 +11,7 @@ import click
 from eval.coco_check import check_coco
 from eval.datasets.facts import fit_detector, split_facts
 from eval.datasets.folder import recognise
+from eval.probes.settings import PROBES
 from eval.settings import ClassSet, CocoData, CocoSet, LabelledSet
 from flows.profiles import load_profile
 from flows.settings import Benchmark
@@ -18,7 +19,6 @@ from pcd.errors import PCDError
 
 __all__ = ["load_with_data", "set_name", "with_own_set"]
 
-_PROBES: Final = ("linear", "knn", "low_shot")
 _MOST_NAMES: Final = 20
 
 
@@ -49,9 +49,9 @@ def with_own_set(profile: str, overrides: Sequence[str], folder: Path) -> tuple[
     benchmark, settings, name = load_profile(profile, overrides), recognise(folder), set_name(folder)
     plain = {key: protocol.model_dump(mode="json") for key, protocol in benchmark.protocols.items()}
     takes_classes = isinstance(settings, ClassSet)
-    fitting = {key: one for key, one in plain.items() if (one.get("kind") in _PROBES) == takes_classes}
+    fitting = {key: one for key, one in plain.items() if (one.get("kind") in PROBES) == takes_classes}
     if not fitting:
-        what = "detector's protocol" if not takes_classes else "probe (linear, knn, low_shot)"
+        what = "detector's protocol" if not takes_classes else f"probe ({', '.join(PROBES)})"
         raise PCDError(f"{folder} is of kind {settings.kind}, and profile {profile} has no {what} to use it")
     changes: dict[str, Any] = {f"sets.{name}": settings.model_dump(mode="json")}
     given, lines, train = {one.partition("=")[0] for one in overrides}, [f"set {name}: {_told(settings)}"], None
