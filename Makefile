@@ -14,6 +14,9 @@ export PIP_NO_INPUT := 1
 PARTS := requirements.lock infra/bootstrap.lock infra/install_detectron2.py pyproject.toml
 STAMP := .venv/.ready-$(shell { cat $(PARTS); pwd; } 2>/dev/null | cksum | cut -d' ' -f1)
 
+# A worker for each core; a file stays with one worker, since its tests share servers and runs.
+PARALLEL := -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
+
 .PHONY: demo test check bench faults ui lock setup clean
 .DEFAULT_GOAL := demo
 
@@ -21,14 +24,14 @@ demo: setup  ## The whole chain on this machine's CPU, in minutes
 	$(BIN)/pcd run demo
 
 test: setup  ## The whole suite
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(PARALLEL)
 
 check: setup  ## What should pass before every commit: formatter, linter, types, import arrows, the tests' fast part
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest $(PARALLEL) -m "not slow"
 
 bench: setup  ## What the fast paths gain over the plain ones, on this machine, in minutes
 	$(BIN)/python -m pcd.bench $(BENCH)

@@ -8,7 +8,6 @@ import argparse
 import contextlib
 import copy
 import io
-import os
 import statistics
 import sys
 import time
@@ -28,6 +27,7 @@ from eval.coco.results import TASKS
 from eval.coco.score import evaluate
 from eval.coco.synthetic import make_detections, make_objects
 from pcd.bench.harness import Row, Skipped, describe_environment, to_json, to_table
+from pcd.cores import usable_cores
 
 __all__ = ["main"]
 
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m eval.bench_coco", description="Measure the COCO evaluation.")
     parser.add_argument("--images", type=int, default=_IMAGES, help=f"with objects in proportion; {_IMAGES} by default")
     parser.add_argument("--repeats", type=int, default=2, help="pairs of measurements; 2 by default")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="all cores by default")
+    parser.add_argument("--threads", type=int, default=usable_cores(), help="all cores by default")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures and their environment there")
     options = parser.parse_args(arguments)
     console = Console(width=None if Console().is_terminal else 120)  # a pipe has no width of its own

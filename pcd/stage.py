@@ -19,6 +19,7 @@ from typing import Any, Final
 from pydantic import ValidationError
 
 from pcd.checkpoint_step import SIDECAR
+from pcd.cores import usable_cores
 from pcd.errors import PCDError
 from pcd.os_errors import in_one_line
 from pcd.settings import StageRuntime
@@ -137,7 +138,7 @@ def _with_defaults(runtime: dict[str, Any]) -> dict[str, Any]:
     """What every stage may count on, and whatever else a stage's own reader knows of."""
     common = {name: value for name, value in runtime.items() if name in StageRuntime.model_fields}
     whole = runtime | StageRuntime.model_validate(common).model_dump()
-    return whole | {"threads": whole["threads"] or os.cpu_count() or 1}
+    return whole | {"threads": whole["threads"] or usable_cores()}
 
 
 def run_stage(main: Callable[[Spec], dict[str, Any]]) -> int:

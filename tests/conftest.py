@@ -19,6 +19,20 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ROOT = Path(__file__).parent.parent
 
+
+def _keep_to_our_cores() -> None:
+    """Each of pytest-xdist's workers, and all that it starts, has cores of its own: threads that share one only spin.
+
+    Before torch is imported, which counts its threads then.
+    """
+    workers = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    cores = sorted(os.sched_getaffinity(0))
+    if 1 < workers <= len(cores):
+        os.sched_setaffinity(0, cores[int(os.environ["PYTEST_XDIST_WORKER"].removeprefix("gw")) :: workers])
+
+
+_keep_to_our_cores()
+
 Pcd = Callable[..., subprocess.CompletedProcess[str]]
 
 

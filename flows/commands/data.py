@@ -2,13 +2,14 @@
 
 import dataclasses
 import json
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from pcd.cores import usable_cores
 
 if TYPE_CHECKING:
     from eval.datasets.check import Examination
@@ -40,7 +41,7 @@ def check(target: str, overrides: tuple[str, ...], as_json: bool) -> None:
     for name, settings in sets.items():
         if not as_json:
             click.echo(f"{name} ({settings.kind})")
-        found[name] = examine_set(settings, os.cpu_count() or 1, _show_progress, protocol)
+        found[name] = examine_set(settings, usable_cores(), _show_progress, protocol)
         if not as_json:
             for line in describe(found[name]):
                 click.echo(f"  {line}")

@@ -8,7 +8,8 @@ from typing import Any
 
 from flows.environment import processor
 from flows.settings import Runtime
-from flows.supervision.inventory import cores, list_gpus, visible_gpus
+from flows.supervision.inventory import list_gpus, visible_gpus
+from pcd.cores import usable_cores
 
 __all__ = ["Hardware", "hardware_here", "hardware_of"]
 
@@ -48,7 +49,7 @@ def hardware_here(runtime: Runtime, *, distributed: bool = True, on_device: bool
 def _threads(runtime: Runtime, processes: int) -> int:
     """Of a stage's process, as flows.supervision.supervisor writes them into its spec."""
     slots = min(processes, runtime.parallel)
-    return runtime.threads or max(1, cores() * slots // runtime.parallel // processes)
+    return runtime.threads or max(1, usable_cores() * slots // runtime.parallel // processes)
 
 
 def hardware_of(environment: Mapping[str, Any], devices: tuple[str, ...], threads: int) -> str:

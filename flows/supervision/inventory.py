@@ -5,9 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pcd.cores import usable_cores
 from pcd.errors import PCDError
 
-__all__ = ["Inventory", "cores", "find_devices", "list_gpus", "visible_gpus"]
+__all__ = ["Inventory", "find_devices", "list_gpus", "visible_gpus"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,15 +35,10 @@ def find_devices(device: Literal["auto", "cpu", "cuda"], slots: int) -> Inventor
     if device != "cpu":
         gpus = visible_gpus(list_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))
         if gpus:
-            return Inventory(tuple(name for name, _ in gpus), tuple(token for _, token in gpus), cores())
+            return Inventory(tuple(name for name, _ in gpus), tuple(token for _, token in gpus), usable_cores())
         if device == "cuda":
             raise PCDError("this machine has no GPU that we may use (see CUDA_VISIBLE_DEVICES); set runtime.device=cpu")
-    return Inventory(tuple(f"cpu{slot}" for slot in range(slots)), ("",) * slots, cores())
-
-
-def cores() -> int:
-    """Those that we may use: a container or a batch system may give fewer than the machine has."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return Inventory(tuple(f"cpu{slot}" for slot in range(slots)), ("",) * slots, usable_cores())
 
 
 def visible_gpus(gpus: Sequence[str], visible: str | None) -> list[tuple[str, str]]:

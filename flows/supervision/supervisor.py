@@ -18,7 +18,6 @@ from flows.planning.plan import Stage
 from flows.settings import Runtime
 from flows.supervision.devices import DEVICES, Devices
 from flows.supervision.heartbeat import Heartbeat, Pulse
-from flows.supervision.inventory import cores
 from flows.supervision.metrics_tail import MetricLine, MetricsTail
 from flows.supervision.processes import (
     HOME_MARK,
@@ -31,6 +30,7 @@ from flows.supervision.processes import (
 )
 from flows.supervision.stall import StallWatch
 from pcd.checkpoint_step import checkpoint_step
+from pcd.cores import usable_cores
 from pcd.errors import PCDError, StageFailedError, StageStoppedError
 from pcd.settings import StageRuntime
 from pcd.stage import EXIT_USER_ERROR, remove_needless, write_json
@@ -60,7 +60,7 @@ def write_spec(
     stage: Stage, work: Path, inputs: dict[str, Path], runtime: Runtime, devices: Devices | None = None
 ) -> Path:
     """`devices`: what the stage was given; without, the whole machine."""
-    alone = max(1, cores() // (runtime.processes if stage.distributed else 1))
+    alone = max(1, usable_cores() // (runtime.processes if stage.distributed else 1))
     spec = {
         "stage": stage.id,
         "title": stage.id,

@@ -1,4 +1,5 @@
-import random
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 from pcd.errors import PCDError
 from pcd.knn import KnnMonitor, knn_top1
 from pcd.students import build_student
+from tests.conftest import ROOT
 from tests.pcd.slow_parameters import WORKER_THAT_RAISES
 
 CPU = torch.device("cpu")
@@ -167,19 +169,30 @@ def test_fewer_images_are_spread_over_the_classes(split: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_it_leaves_backbone_and_random_states_as_they_were(split: Path, workers: int) -> None:
+def test_it_leaves_backbone_and_torchs_generator_as_they_were(split: Path, workers: int) -> None:
     backbone = build_student("resnet18").train()
     backbone.get_submodule("bn1").eval()
     monitor = KnnMonitor(split, 32, workers=workers)
     modes = [module.training for module in backbone.modules()]
     before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
-    states = (torch.get_rng_state(), random.getstate())
+    state = torch.get_rng_state()
     KnnMonitor(split, 32).top1(backbone, CPU)
     monitor.top1(backbone, CPU)
     assert [module.training for module in backbone.modules()] == modes
     assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
-    assert torch.equal(torch.get_rng_state(), states[0])
-    assert random.getstate() == states[1]
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_it_draws_nothing_from_pythons_own_generator(split: Path) -> None:
+    # In a process of its own: threads that Prefect leaves behind in this one draw from that generator at any time.
+    code = (
+        "import random, sys, torch; from pathlib import Path;"
+        "from pcd.knn import KnnMonitor; from pcd.students import build_student;"
+        "monitor, state = KnnMonitor(Path(sys.argv[1]), 32, workers=1), random.getstate();"
+        "monitor.top1(build_student('resnet18'), torch.device('cpu'));"
+        "sys.exit(random.getstate() != state)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(split)], cwd=ROOT, check=True, timeout=300)
 
 
 def _train_with(look: Callable[[nn.Module], object]) -> dict[str, Tensor]:

@@ -214,7 +214,7 @@ def test_without_a_gpu_stages_share_the_cores(
     stage: Stage, monkeypatch: pytest.MonkeyPatch, parallel: int, processes: int, names: int, threads: int
 ) -> None:
     monkeypatch.setattr("flows.supervision.inventory.list_gpus", list)
-    monkeypatch.setattr("flows.supervision.inventory.cores", lambda: 8)
+    monkeypatch.setattr("flows.supervision.inventory.usable_cores", lambda: 8)
     runtime = Runtime(parallel=parallel, processes=processes)
     with lease_devices(stage, runtime, print, threading.Event()) as devices:
         assert (len(devices.names), devices.threads, devices.of) == (names, threads, parallel)
