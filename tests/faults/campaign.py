@@ -7,6 +7,7 @@ as if nothing had happened. The table that it writes stands in docs/faults.md.
 import argparse
 import json
 import shutil
+import signal
 import tempfile
 import time
 from collections import Counter
@@ -21,8 +22,10 @@ def main() -> int:
     parser.add_argument("--points", type=int, default=50, help="faults in all, of each kind in turn")
     parser.add_argument("--seed", type=int, default=0, help="of the moments")
     parser.add_argument("--arms", default="[pcd,random]", help="arms of the struck benchmark")
+    parser.add_argument("--kind", choices=FAULTS, action="append", help="only this kind; may be given again")
     parser.add_argument("--json", type=Path, help="a line for each point is appended here")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # in the background it is ignored, and so the runs' Ctrl-C
     options = ("--set", f"arms={arguments.arms}")
     with tempfile.TemporaryDirectory(prefix="pcd-faults-") as folder:
         reference = World(Path(folder) / "reference", options)
@@ -32,7 +35,7 @@ def main() -> int:
         faulty = reference.violations(reference)
         print(f"undisturbed: {whole:.0f} s {faulty or ''}", flush=True)
         struck, violated = Counter[str](), Counter[str]()
-        names = list(FAULTS)
+        names = arguments.kind or list(FAULTS)
         for number, moment in enumerate(moments(arguments.points, whole, arguments.seed)):
             name = names[number % len(names)]
             record = _one_point(name, moment, reference, Path(folder) / f"point{number}", options)

@@ -17,6 +17,7 @@ from typing import Any, Final
 import psutil
 from mlflow import MlflowClient
 
+from pcd.cores import usable_cores
 from tests.servers import MlflowServer, PrefectServer
 
 ROOT: Final = Path(__file__).parents[2]
@@ -42,7 +43,11 @@ class World:
     @property
     def environment(self) -> dict[str, str]:
         kept = {name: value for name, value in os.environ.items() if name not in _FOREIGN}
-        ours = {"PCD_HOME": str(self.home), "PCD_LOCKS": str(self.folder / "locks"), "OMP_NUM_THREADS": "2"}
+        ours = {
+            "PCD_HOME": str(self.home),
+            "PCD_LOCKS": str(self.folder / "locks"),
+            "OMP_NUM_THREADS": str(usable_cores()),
+        }
         if self.prefect is not None:
             ours["PREFECT_API_URL"] = self.prefect.api
         if self.mlflow is not None:
