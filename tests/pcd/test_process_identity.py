@@ -36,7 +36,9 @@ def test_another_process_with_the_same_id_is_not_meant() -> None:
     assert not is_alive(f"{pid}:1{start}")
 
 
-@pytest.mark.parametrize("mark", ["", ":", "x", "1", "1:", "-1:2", f"{os.getpid()}"])
+@pytest.mark.parametrize(
+    "mark", ["", ":", "x", "1", "1:", "-1:2", pytest.param(f"{os.getpid()}", id="only its number")]
+)
 def test_what_names_no_process_is_not_alive(mark: str) -> None:
     assert not is_alive(mark)
 
