@@ -12,7 +12,7 @@ from filelock import FileLock, Timeout
 from flows.journal import Journal, Whom, read_journals
 from flows.supervision.processes import descendants_of, end_processes, identity, is_alive, orphan_servers
 
-__all__ = ["close", "reconcile"]
+__all__ = ["close", "end_servers", "reconcile"]
 
 _log = logging.getLogger(__name__)
 _STOP_SECONDS = 60.0
@@ -37,6 +37,16 @@ def reconcile(home: Path, only: Path | None = None) -> list[str]:
         journal.path.with_suffix(".lock").unlink(missing_ok=True)
     end_processes(orphan_servers(home, with_others), _STOP_SECONDS)
     return told
+
+
+def end_servers(home: Path, record: Path) -> list[str]:
+    """End the temporary Prefect servers of a process that was killed before it had written down any run.
+
+    Those of runs that are written down are left to whoever closes these, and needs their servers for it.
+    """
+    servers = orphan_servers(home, {journal.run.process for journal in read_journals(home)})
+    end_processes(servers, _STOP_SECONDS)
+    return [f"the Prefect server (pid {server.pid}) of a run that never began is ended" for server in servers]
 
 
 def _close_dead(path: Path) -> list[str]:

@@ -20,6 +20,7 @@ from flows.home import PREFECT_PORT, home
 from flows.logins import without_login
 from flows.supervision.processes import HOME_MARK, SERVER_MARK, identity
 from flows.supervision.supervisor import stop_group
+from flows.supervision.warden import END_SERVERS, start_warden
 from pcd.errors import PCDError
 
 __all__ = ["api_address", "connect", "own_server", "pages_address"]
@@ -43,6 +44,8 @@ class _OwnServer:
         self._command = command
         self._log = log
         self._over = threading.Event()
+        # First: a `pcd` that is killed before its run is written down has no other warden.
+        self._warden = start_warden(home(), log, stop_seconds=None, then=END_SERVERS)
         self.process = self._start()
         threading.Thread(target=self._watch, name="prefect-server", daemon=True).start()
 
@@ -65,6 +68,7 @@ class _OwnServer:
     def stop(self) -> None:
         self._over.set()
         stop_group(self.process, _STOP_SECONDS)
+        self._warden.done()
 
 
 _own: list[_OwnServer] = []

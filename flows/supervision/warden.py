@@ -16,10 +16,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Final
 
-__all__ = ["RECONCILE", "Warden", "start_warden"]
+__all__ = ["END_SERVERS", "RECONCILE", "Warden", "start_warden"]
 
 RECONCILE: Final = "flows.reconcile:reconcile"
 """Called with the home and the run's record once no process of the run is left."""
+END_SERVERS: Final = "flows.reconcile:end_servers"
+"""The same, of a `pcd` that was killed before it had a run."""
 
 _DONE: Final = b"done"
 _LOOK_EVERY_SECONDS: Final = 10.0
@@ -61,12 +63,12 @@ _STAY: Final[list[Warden]] = []
 """Wardens whose runs may be closed behind their flow, or never; their pipes stay open as long as this process lives."""
 
 
-def start_warden(home: Path, record: Path, *, stop_seconds: float = 60.0, then: str = RECONCILE) -> Warden:
+def start_warden(home: Path, record: Path, *, stop_seconds: float | None = 60.0, then: str = RECONCILE) -> Warden:
     """Start a warden over this process.
 
     Args:
-        record: what `then` is to close.
-        stop_seconds: what the stages get for a checkpoint when this process was killed.
+        record: what `then` is to close; where it does not exist, nothing is done.
+        stop_seconds: what the stages get for a checkpoint when this process was killed; None leaves them alone.
         then: module:function, called as then(home, record).
     """
     from flows.supervision.processes import SUPERVISOR_MARK, identity
@@ -75,7 +77,7 @@ def start_warden(home: Path, record: Path, *, stop_seconds: float = 60.0, then: 
     path = os.pathsep.join([str(Path(__file__).parents[2]), *filter(None, [os.environ.get("PYTHONPATH")])])
     # It is no stage, and must not be ended as one.
     environment = {k: v for k, v in os.environ.items() if k != SUPERVISOR_MARK} | {"PYTHONPATH": path}
-    arguments = [str(home), str(record), identity(), f"{stop_seconds:g}", then]
+    arguments = [str(home), str(record), identity(), "" if stop_seconds is None else f"{stop_seconds:g}", then]
     with (home / "logs" / "warden.log").open("ab") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "flows.supervision.warden", *arguments],
@@ -99,7 +101,7 @@ def _watch(pcd: str) -> bool:
             return False
 
 
-def _clean_up(home: Path, record: Path, pcd: str, stop_seconds: float, then: str) -> None:
+def _clean_up(home: Path, record: Path, pcd: str, stop_seconds: float | None, then: str) -> None:
     import logging
     from importlib import import_module
 
@@ -109,9 +111,10 @@ def _clean_up(home: Path, record: Path, pcd: str, stop_seconds: float, then: str
     handler = logging.StreamHandler()
     handler.setFormatter(LoginlessFormatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
     logging.basicConfig(handlers=[handler])
-    left = descendants_of(pcd)
-    print(f"pcd (pid {pcd.partition(':')[0]}) is gone; {len(left)} of its processes are left", flush=True)
-    end_processes(left, stop_seconds)
+    if stop_seconds is not None:
+        left = descendants_of(pcd)
+        print(f"pcd (pid {pcd.partition(':')[0]}) is gone; {len(left)} of its processes are left", flush=True)
+        end_processes(left, stop_seconds)
     module, _, function = then.partition(":")
     told = getattr(import_module(module), function)(home, record)
     print(f"closed: {told}", flush=True)
@@ -124,7 +127,7 @@ def main() -> None:
     if not _watch(pcd) and Path(record).exists():
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_DFL)  # whatever is started now should not inherit our deafness
-        _clean_up(Path(home), Path(record), pcd, float(stop_seconds), then)
+        _clean_up(Path(home), Path(record), pcd, float(stop_seconds) if stop_seconds else None, then)
 
 
 if __name__ == "__main__":

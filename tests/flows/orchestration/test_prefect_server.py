@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
@@ -24,19 +26,36 @@ first = server.process
 first.kill()
 while server.process is first:
     time.sleep(0.05)
-print(server.process.pid, flush=True)
+print(server.process.pid, server._warden.process.pid, flush=True)
 time.sleep(600)
 """
 
 
-def test_a_server_that_was_started_again_does_not_outlive_its_killed_owner(pcd_home: Path, tmp_path: Path) -> None:
-    command = [sys.executable, "-c", _OWNER, str(tmp_path / "log")]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as owner:
+@contextmanager
+def _killed_owner(log: Path) -> Iterator[tuple[psutil.Process, psutil.Process]]:
+    """A server that was started again, and the warden over its owner, which is killed behind the block."""
+    with subprocess.Popen(
+        [sys.executable, "-c", _OWNER, str(log)], cwd=ROOT, stdout=subprocess.PIPE, text=True
+    ) as owner:
         assert owner.stdout is not None
-        server = psutil.Process(int(owner.stdout.readline()))
+        server, warden = (psutil.Process(int(pid)) for pid in owner.stdout.readline().split())
+        yield server, warden
+        owner.kill()
+
+
+def test_a_server_does_not_outlive_an_owner_that_was_killed_before_it_had_a_run(pcd_home: Path, tmp_path: Path) -> None:
+    with _killed_owner(tmp_path / "log") as (server, warden):
+        pass
+    psutil.wait_procs([server, warden], timeout=60)
+    assert not runs(server)
+    assert not runs(warden)
+
+
+def test_a_server_whose_owner_died_with_its_warden_is_ended_by_the_next_run(pcd_home: Path, tmp_path: Path) -> None:
+    with _killed_owner(tmp_path / "log") as (server, warden):
         reconcile(pcd_home)
         assert runs(server)  # its owner lives
-        owner.kill()
+        warden.kill()
     reconcile(tmp_path / "another home")
     assert runs(server)
     reconcile(pcd_home)
