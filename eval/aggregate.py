@@ -19,40 +19,48 @@ from eval.coco.figures import draw_intervals, draw_mistakes
 from eval.coco.intervals import Evaluated, arm_intervals, arm_mistakes, interval_note, printed_intervals
 from eval.data import read_data_set
 from eval.figures import draw_ap_bars, draw_gallery, draw_losses
-from eval.table import Cell, Hole, arm_table, cell_table, write_tables
+from eval.references import printed_references
+from eval.results_frame import Cell, results_frame
+from eval.standing import standing_note, standings
+from eval.table import HEADLINES, Hole, arm_table, cell_table, write_tables
 from pcd.stage import Spec, run_stage
 
 __all__ = ["aggregate"]
 
 
 def aggregate(spec: Spec) -> dict[str, Any]:
-    baseline: str = spec.settings["baseline"]
+    baselines: list[str] = spec.settings["baselines"]
+    noise_ap: float = spec.settings["noise_ap"]
     records: list[dict[str, Any]] = spec.settings["cells"]
     folders = {record["cell"]: _folder(spec, record["cell"]) for record in records}
     cells = [_read_cell(folders[record["cell"]], record) for record in records]
     holes = [_hole(record) for record in spec.settings.get("holes", ())]
     by_cell = cell_table(cells)
-    by_arm = arm_table(by_cell, baseline, holes)
+    by_arm = arm_table(by_cell, baselines, holes)
+    results_frame(cells).to_csv(spec.out / "results.csv", index=False, float_format="%.4f")
+    standing = standings(by_cell, [name for name in HEADLINES if name in by_cell], noise_ap)
     evaluated = [Evaluated(cell.arm, cell.protocol, folders[cell.cell]) for cell in cells]
-    intervals = arm_intervals(evaluated, baseline, spec.runtime["threads"])
-    further, notes = {}, list(spec.settings["notes"])
+    intervals = arm_intervals(evaluated, baselines, spec.runtime["threads"])
+    further, notes = {}, [*([standing_note(noise_ap)] if standing else []), *spec.settings["notes"]]
     if len(intervals):
-        further["Intervals over images"] = printed_intervals(intervals, baseline)
+        further["Intervals over images"] = printed_intervals(intervals, baselines)
         notes.append(interval_note())
         intervals.to_csv(spec.out / "intervals.csv", index=False, float_format="%.4f")
-        draw_intervals(intervals, baseline, spec.out / "intervals.png")
+        draw_intervals(intervals, baselines, spec.out / "intervals.png")
+    if spec.settings["published"]:
+        further["Published figures"] = printed_references(spec.settings["published"])
     mistakes = arm_mistakes(evaluated)
     if len(mistakes):
         mistakes.to_csv(spec.out / "mistakes.csv", index=False, float_format="%.4f")
         draw_mistakes(mistakes, spec.out / "mistakes.png")
     title = f"AP table of {spec.settings['benchmark']}"
     title += f" ({len(cells)} of {len(cells) + len(holes)} cells)" if holes else ""
-    write_tables(spec.out, title, by_cell, by_arm, baseline, notes, holes, further)
+    write_tables(spec.out, title, by_cell, by_arm, baselines, notes, holes, further, standing)
 
     draw_ap_bars(by_cell, spec.out / "ap_by_arm.png", holes)
     _draw_losses(spec, folders)
     _draw_galleries(spec, cells, folders)
-    tables = ["cells.csv", "arms.csv", "ap_table.json"]
+    tables = ["results.csv", "cells.csv", "arms.csv", "ap_table.json"]
     return {"cells": len(cells), "holes": len(holes), "arms": len(by_arm), "tables": tables}
 
 

@@ -1,4 +1,4 @@
-"""The AP table: one row per cell, one per arm, and the same in CSV, JSON, Markdown and HTML."""
+"""The AP table, a view of eval.results_frame: one row per cell, one per arm, in CSV, JSON, Markdown and HTML."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -9,10 +9,12 @@ from typing import Any, Final
 import jinja2
 import pandas as pd
 
+from eval.results_frame import Cell, results_frame
+from eval.standing import MARKS, Standing
 from pcd.stage import write_text
 
 __all__ = [
-    "HEADLINES", "METRICS", "Cell", "Hole",
+    "HEADLINES", "METRICS", "Hole",
     "arm_table", "cell_table", "hole_notes", "printed_arms", "printed_cells", "write_tables",
 ]  # fmt: skip
 
@@ -29,22 +31,6 @@ _CELL_NAMES: Final = ("cell", "arm", "protocol", "seed")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Cell:
-    """One fine-tuned detector or probed backbone, and what it scored."""
-
-    cell: str
-    """Readable id, arm.protocol.seed."""
-    arm: str
-    protocol: str
-    seed: int
-    metrics: dict[str, float | None]
-    """Per cent, whatever the protocol gives: METRICS, more of COCO's, `top1`; None where the split has no such object.
-
-    Recall and figures per category (`bbox/AR100`, `bbox/AP-cat`) stay out of the tables.
-    """
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Hole:
     """A cell that should be there and is not."""
 
@@ -58,19 +44,17 @@ class Hole:
 def cell_table(cells: Sequence[Cell]) -> pd.DataFrame:
     """Columns cell, arm, protocol, seed, and each metric that any of the cells has, METRICS first.
 
-    NaN stands for a size class without objects, and for what a protocol does not give.
+    NaN stands for a size class without objects, and for what a protocol does not give. Recall and figures per category
+    (`bbox/AR100`, `bbox/AP-cat`) stay out of it.
     """
-    metrics = _columns(cells)
-    rows = [
-        {"cell": c.cell, "arm": c.arm, "protocol": c.protocol, "seed": c.seed}
-        | {name: float("nan") if c.metrics.get(name) is None else c.metrics[name] for name in metrics}
-        for c in cells
-    ]
-    return pd.DataFrame(rows, columns=[*_CELL_NAMES, *metrics])
+    results = results_frame(cells)
+    wide = results.pivot(index="cell", columns="metric", values="value")
+    names = results.drop_duplicates("cell")[list(_CELL_NAMES)]
+    metrics = _columns(list(results["metric"].unique()))
+    return names.join(wide[metrics], on="cell").reset_index(drop=True).rename_axis(columns=None)
 
 
-def _columns(cells: Sequence[Cell]) -> list[str]:
-    given = dict.fromkeys(name for cell in cells for name in cell.metrics)
+def _columns(given: Sequence[str]) -> list[str]:
     known = [name for name in (*METRICS, *HEADLINES) if name in given]
     return list(dict.fromkeys([*known, *(name for name in given if "/" not in name)]))
 
@@ -81,12 +65,12 @@ def _metrics_of(table: pd.DataFrame, suffix: str = "") -> list[str]:
     return [name for name in names if name not in _CELL_NAMES]
 
 
-def arm_table(cells: pd.DataFrame, baseline: str, holes: Sequence[Hole] = ()) -> pd.DataFrame:
+def arm_table(cells: pd.DataFrame, baselines: Sequence[str], holes: Sequence[Hole] = ()) -> pd.DataFrame:
     """One row per arm and protocol, in the order of their first cells; those of which all cells are holes at the end.
 
     Columns: arm, protocol, n (seeds that there are), of (seeds that should be there), and for each metric `… mean`,
-    `… std` (of the sample, NaN for one seed) and `… delta`, the mean's difference to the arm `baseline` in the same
-    protocol (NaN if it is not there).
+    `… std` (of the sample, NaN for one seed) and for each of the arms `baselines` `… Δ baseline`, the mean's difference
+    to its mean in the same protocol (NaN if it is not there).
     """
     axes, metrics = ["arm", "protocol"], _metrics_of(cells)
     lost = pd.DataFrame([(h.arm, h.protocol) for h in holes], columns=axes)
@@ -96,9 +80,11 @@ def arm_table(cells: pd.DataFrame, baseline: str, holes: Sequence[Hole] = ()) ->
     arms = pd.DataFrame({"n": grouped.size(), **figures}).reindex(wanted.index)
     arms = arms.assign(n=arms["n"].fillna(0).astype(int), of=wanted).reset_index()
     for metric in metrics:
-        base = arms[arms["arm"] == baseline].set_index("protocol")[f"{metric} mean"]
-        arms[f"{metric} delta"] = arms[f"{metric} mean"] - arms["protocol"].map(base)
-    by_metric = [f"{metric} {figure}" for metric in metrics for figure in ("mean", "std", "delta")]
+        for baseline in baselines:
+            base = arms[arms["arm"] == baseline].set_index("protocol")[f"{metric} mean"]
+            arms[f"{metric} Δ {baseline}"] = arms[f"{metric} mean"] - arms["protocol"].map(base)
+    figures_of_each = ("mean", "std", *(f"Δ {baseline}" for baseline in baselines))
+    by_metric = [f"{metric} {figure}" for metric in metrics for figure in figures_of_each]
     return arms[[*axes, "n", "of", *by_metric]]
 
 
@@ -121,22 +107,28 @@ def printed_cells(cells: pd.DataFrame, holes: Sequence[Hole] = ()) -> pd.DataFra
     return pd.concat([shown, lost.assign(**dict.fromkeys(metrics, ABSENT))], ignore_index=True)
 
 
-def printed_arms(arms: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """As text: mean ± std and the difference to the baseline of HEADLINES, the means of the rest.
+def printed_arms(
+    arms: pd.DataFrame, baselines: Sequence[str], standings: Mapping[tuple[str, str, str], Standing] | None = None
+) -> pd.DataFrame:
+    """As text: mean ± std and the differences to the baselines of HEADLINES, the means of the rest.
 
-    `n` is the number of seeds, or "2 of 3" where some are holes.
+    `n` is the number of seeds, or "2 of 3" where some are holes. `standings` (eval.standing) are shown by their marks.
     """
     shown = arms[["arm", "protocol"]].astype(str)
     whole = arms["of"] if "of" in arms else arms["n"]  # a table of before there were holes
     shown["n"] = [str(n) if n == of else f"{n} of {of}" for n, of in zip(arms["n"], whole, strict=True)]
-    is_base = arms["arm"] == baseline
+    standings = standings or {}
     for metric in _metrics_of(arms, " mean"):
         label = HEADLINES.get(metric)
         if label:
-            spread = zip(arms[f"{metric} mean"], arms[f"{metric} std"], strict=True)
-            shown[label] = [_number(mean) + ("" if pd.isna(std) else f" ± {std:.1f}") for mean, std in spread]
-            signed = arms[f"{metric} delta"].map(lambda delta: ABSENT if pd.isna(delta) else f"{delta:+.1f}")
-            shown[f"{label.removesuffix(' AP')} Δ {baseline}"] = signed.where(~is_base, ABSENT)
+            rows = zip(arms["arm"], arms["protocol"], arms[f"{metric} mean"], arms[f"{metric} std"], strict=True)
+            shown[label] = [
+                _number(mean) + _spread(std) + _mark(standings.get((arm, protocol, metric)))
+                for arm, protocol, mean, std in rows
+            ]
+            for baseline in baselines:
+                signed = arms[f"{metric} Δ {baseline}"].map(_signed)
+                shown[f"{label.removesuffix(' AP')} Δ {baseline}"] = signed.where(arms["arm"] != baseline, ABSENT)
         else:
             shown[_label(metric)] = arms[f"{metric} mean"].map(_number)
     return shown
@@ -151,9 +143,22 @@ def _number(value: float) -> str:
     return ABSENT if pd.isna(value) else f"{value:.1f}"
 
 
+def _signed(value: float) -> str:
+    return ABSENT if pd.isna(value) else f"{value:+.1f}"
+
+
+def _spread(std: float) -> str:
+    return "" if pd.isna(std) else f" ± {std:.1f}"
+
+
+def _mark(standing: Standing | None) -> str:
+    return f" {MARKS[standing]}" if standing else ""
+
+
 def write_tables(
-    folder: Path, title: str, cells: pd.DataFrame, arms: pd.DataFrame, baseline: str, notes: Sequence[str],
+    folder: Path, title: str, cells: pd.DataFrame, arms: pd.DataFrame, baselines: Sequence[str], notes: Sequence[str],
     holes: Sequence[Hole] = (), further: Mapping[str, pd.DataFrame] | None = None,
+    standings: Mapping[tuple[str, str, str], Standing] | None = None,
 ) -> None:  # fmt: skip
     """Write cells.csv, arms.csv, ap_table.json, ap_table.md, ap_table.html, and ap_summary.md with the APs alone.
 
@@ -165,13 +170,13 @@ def write_tables(
     arms.to_csv(folder / "arms.csv", index=False, float_format="%.4f")
     record: dict[str, Any] = {
         "title": title,
-        "baseline": baseline,
+        "baselines": list(baselines),
         "arms": json.loads(arms.to_json(orient="records")),
         "cells": json.loads(cells.to_json(orient="records")),
         "holes": [asdict(hole) for hole in holes],
         "notes": notes,
     }
-    shown_arms, shown_cells = printed_arms(arms, baseline), printed_cells(cells, holes)
+    shown_arms, shown_cells = printed_arms(arms, baselines, standings), printed_cells(cells, holes)
     record["printed"] = shown_arms.to_dict(orient="records")  # for who shows the table without pandas
     record["further"] = {title: table.to_dict(orient="records") for title, table in further.items()}
     write_text(folder / "ap_table.json", json.dumps(record, indent=2) + "\n")

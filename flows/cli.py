@@ -9,9 +9,11 @@ from typing import Any, Literal
 
 import click
 
+from flows.commands.compare import compare
 from flows.commands.data import data
 from flows.commands.deploy import deploy, worker
 from flows.commands.plan import plan
+from flows.commands.report import find, report, show
 from flows.commands.rerun import rerun
 from flows.commands.status import logs, status, stop
 from flows.commands.store import store
@@ -90,18 +92,10 @@ def run(
     settings = load_with_data(profile, overrides, own)
     with contextlib.redirect_stdout(sys.stderr if as_json else sys.stdout):  # progress must not stand in the JSON
         record = run_benchmark(settings, only=only, from_stage=from_stage, fresh=fresh)
-    _show(record, as_json)
+    show(record, as_json)
     if any(reason != NOT_ASKED_FOR for reason in record.holes.values()):
         click.echo("error: the table has holes; the same command runs only what is missing", err=True)
         sys.exit(1)
-
-
-@main.command()
-@click.argument("benchmark", required=False)
-@_json
-def report(benchmark: str | None, as_json: bool) -> None:
-    """Print the AP table of BENCHMARK (a name or a key), or of the one finished last."""
-    _show(_find_record(benchmark), as_json)
 
 
 @main.command()
@@ -112,38 +106,8 @@ def export(benchmark: str | None, destination: Path, cell: str | None) -> None:
     """Copy a pre-trained backbone and its model card out of the store, of BENCHMARK or of the one finished last."""
     from flows.commands.export import export_pretrained
 
-    for path in export_pretrained(_find_record(benchmark), cell, destination):
+    for path in export_pretrained(find(benchmark), cell, destination):
         click.echo(path)
-
-
-def _find_record(benchmark: str | None) -> Any:
-    from flows.run_record import latest_record
-
-    record = latest_record(benchmark)
-    if record is None:
-        raise PCDError(f"no finished benchmark{f' {benchmark}' if benchmark else ''} here; run one: pcd run demo")
-    return record
-
-
-def _show(record: Any, as_json: bool) -> None:
-    folder = Path(record.folder)
-    if (folder / "backbone.safetensors").exists():  # a benchmark without protocols ends with its last pre-training
-        run = dataclasses.asdict(record)
-        click.echo(json.dumps({"run": run}, indent=2) if as_json else f"pre-trained: {folder} (see `pcd export`)")
-        return
-    if not (folder / "ap_table.json").exists():
-        raise PCDError(f"the table of {record.name} is no longer in {folder}; run the benchmark again")
-    if as_json:
-        table = json.loads((folder / "ap_table.json").read_text())
-        click.echo(json.dumps({"run": dataclasses.asdict(record), "table": table}, indent=2))
-        return
-    from flows.commands.terminal_table import print_table
-
-    print_table(folder)
-    click.echo(f"\ntable and figures: {folder}")
-    click.echo(
-        f"pages: `pcd ui` (or `make ui`), then\n  MLflow   {record.mlflow_page}\n  Prefect  {record.prefect_page}"
-    )
 
 
 @main.command()
@@ -200,6 +164,8 @@ def doctor() -> None:
         sys.exit(1)
 
 
+main.add_command(report)
+main.add_command(compare)
 main.add_command(data)
 main.add_command(store)
 main.add_command(plan)

@@ -4,7 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 import httpx
 from prefect import flow
@@ -24,7 +24,7 @@ from flows.home import home
 from flows.orchestration.prefect_server import pages_address
 from flows.profiles import validate
 from flows.run_record import RunRecord, latest_record
-from flows.run_results import fetch_stages, read_cells
+from flows.run_results import cells_of
 from flows.settings import Benchmark
 from flows.store.store import open_store
 from flows.tracking.verdict import record_verdict
@@ -67,7 +67,7 @@ def rerun(run: str | None = None, share: tuple[Shared, ...] = (), part: PartName
     flow_run_id = _flow_run_id()
     part = part or f"{original.name}-{flow_run_id[:8]}"
     again = _run_again(original, settings, part, share)
-    verdict = judge(_cells(original), _cells(again), settings.noise_ap)
+    verdict = judge(cells_of(original), cells_of(again), settings.noise_ap)
 
     folder = verdict_folder(part)
     folder.mkdir(parents=True, exist_ok=True)
@@ -112,13 +112,6 @@ def _run_again(original: RunRecord, settings: Benchmark, part: str, share: tuple
     again = latest_record(part)
     assert again is not None  # the flow wrote it last
     return again
-
-
-def _cells(record: RunRecord) -> Any:
-    """A rerun shares stages of the whole store; its own part comes first."""
-    stores = [open_store(part) for part in dict.fromkeys((record.part, None))]
-    fetch_stages(record.stages, stores)
-    return read_cells(record.stages, record.holes, [store.root for store in stores])
 
 
 def _told_of_shared(again: RunRecord, share: Sequence[str]) -> list[str]:

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from eval.verdict import CellRun
-from flows.store.store import Store
+from flows.run_record import RunRecord
+from flows.store.store import Store, open_store
 
-__all__ = ["fetch_stages", "read_cells"]
+__all__ = ["cell_folders", "cells_of", "fetch_stages", "read_cells"]
 
 _CELLS: Final = ("finetune:", "probe:")
 _COMPUTES: Final = ("pretrain", "finetune", "features", "probe")
@@ -32,6 +33,25 @@ def fetch_stages(stages: Mapping[str, str], stores: Sequence[Store]) -> None:
         kind = stage.partition(":")[0]
         if kind != "aggregate":
             any(store.fetch(kind, key) for store in stores)
+
+
+def cells_of(record: RunRecord) -> list[CellRun]:
+    """Those of a run; a rerun shares stages of the whole store, and its own part comes first."""
+    stores = _stores(record)
+    fetch_stages(record.stages, stores)
+    return read_cells(record.stages, record.holes, [store.root for store in stores])
+
+
+def cell_folders(record: RunRecord) -> dict[str, Path]:
+    """Cell to the folder of its evaluation, of those whose stage the store has."""
+    stages = {stage: key for stage, key in record.stages.items() if stage.startswith(_CELLS)}
+    roots = [store.root for store in _stores(record)]
+    folders = {stage.partition(":")[2]: _folder(stage, stages, roots) for stage in stages}
+    return {cell: folder for cell, folder in folders.items() if folder is not None}
+
+
+def _stores(record: RunRecord) -> list[Store]:
+    return [open_store(part) for part in dict.fromkeys((record.part, None))]
 
 
 def read_cells(stages: Mapping[str, str], holes: Mapping[str, str], roots: Sequence[Path]) -> list[CellRun]:
@@ -63,13 +83,17 @@ def _read_cell(stage: str, stages: Mapping[str, str], holes: Mapping[str, str], 
 
 def _chain(stage: str, stages: Mapping[str, str], roots: Sequence[Path]) -> Iterator[tuple[str, Path]]:
     """The stage and all that it rests on, each with its folder. Raises KeyError or OSError if one is gone."""
-    kind, key = stage.partition(":")[0], stages[stage]
-    folder = next((root / kind / key for root in roots if (root / kind / key / "manifest.json").exists()), None)
+    folder = _folder(stage, stages, roots)
     if folder is None:
-        raise FileNotFoundError(key)
+        raise FileNotFoundError(stages[stage])
     yield stage, folder
     for of in _read(folder / "manifest.json")["inputs"].values():
         yield from _chain(of, stages, roots)
+
+
+def _folder(stage: str, stages: Mapping[str, str], roots: Sequence[Path]) -> Path | None:
+    kind, key = stage.partition(":")[0], stages[stage]
+    return next((root / kind / key for root in roots if (root / kind / key / "manifest.json").exists()), None)
 
 
 def _basis(chain: Mapping[str, Path]) -> dict[str, dict[str, str]]:

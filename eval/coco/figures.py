@@ -1,5 +1,6 @@
 """The figures of arm_intervals and arm_mistakes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
@@ -16,20 +17,21 @@ _COLOURS: Final = mpl.colormaps["tab10"].colors  # type: ignore[attr-defined]
 _TASKS: Final = {"bbox": "box", "segm": "mask"}
 
 
-def draw_intervals(intervals: pd.DataFrame, baseline: str, path: Path) -> None:
-    """One panel per protocol: each arm's AP and its interval over images, and the paired one of the difference.
+def draw_intervals(intervals: pd.DataFrame, baselines: Sequence[str], path: Path) -> None:
+    """One panel per protocol: each arm's AP and its interval over images, and the paired ones of its differences.
 
-    An arm's difference to the baseline can be told from chance where its line does not touch 0.
+    An arm's difference to a baseline can be told from chance where its line does not touch 0.
     """
     protocols = list(dict.fromkeys(intervals["protocol"]))
     longest = max(int((intervals["protocol"] == protocol).sum()) for protocol in protocols)
-    figure = Figure(figsize=(9, (0.3 * longest + 1.2) * len(protocols)), layout="constrained")
-    panels = figure.subplots(len(protocols), 2, squeeze=False)
-    for (left, right), protocol in zip(panels, protocols, strict=True):
+    figure = Figure(figsize=(4.5 * (1 + len(baselines)), (0.3 * longest + 1.2) * len(protocols)), layout="constrained")
+    panels = figure.subplots(len(protocols), 1 + len(baselines), squeeze=False)
+    for (left, *others), protocol in zip(panels, protocols, strict=True):
         rows = intervals[intervals["protocol"] == protocol].sort_values("task", kind="stable").reset_index()
         labels = [f"{arm}, {_TASKS[task]}" for arm, task in zip(rows["arm"], rows["task"], strict=True)]
         colours = [_COLOURS[list(_TASKS).index(task)] for task in rows["task"]]
-        for axes, name, prefix in ((left, "ap", ""), (right, "delta", "delta_")):
+        differences = [(axes, f"Δ {base}", f"Δ {base} ") for axes, base in zip(others, baselines, strict=True)]
+        for axes, name, prefix in ((left, "ap", ""), *differences):
             for y, colour in enumerate(colours):
                 axes.plot([rows[f"{prefix}low"][y], rows[f"{prefix}high"][y]], [y, y], color=colour, linewidth=2)
                 axes.plot(rows[name][y], y, "o", color=colour, markersize=4)
@@ -37,8 +39,9 @@ def draw_intervals(intervals: pd.DataFrame, baseline: str, path: Path) -> None:
             axes.set_ylim(len(labels) - 0.5, -0.5)
             axes.spines[["top", "right"]].set_visible(False)
         left.set(xlabel="AP, per cent", title=protocol)
-        right.axvline(0, color="black", linewidth=0.8)
-        right.set(xlabel=f"difference to {baseline}, same images")
+        for axes, baseline in zip(others, baselines, strict=True):
+            axes.axvline(0, color="black", linewidth=0.8)
+            axes.set(xlabel=f"difference to {baseline}, same images")
     figure.savefig(path, dpi=130)
 
 

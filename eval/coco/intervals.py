@@ -15,10 +15,10 @@ from eval.coco.mistakes import KINDS
 from eval.coco.report import MISTAKES, matches_file
 from eval.coco.results import TASKS
 
-__all__ = ["RESAMPLES", "Evaluated", "arm_intervals", "arm_mistakes", "interval_note", "printed_intervals"]
+__all__ = ["RESAMPLES", "SEED", "Evaluated", "arm_intervals", "arm_mistakes", "interval_note", "printed_intervals"]
 
 RESAMPLES: Final = 1000
-_SEED: Final = 0  # the draws are the same for every table, so that tables can be compared
+SEED: Final = 0  # the draws are the same for every table, so that tables can be compared
 _LABELS: Final = {"bbox": "box", "segm": "mask"}
 
 
@@ -31,11 +31,12 @@ class Evaluated:
     folder: Path
 
 
-def arm_intervals(cells: Sequence[Evaluated], baseline: str, threads: int = 1) -> pd.DataFrame:
+def arm_intervals(cells: Sequence[Evaluated], baselines: Sequence[str], threads: int = 1) -> pd.DataFrame:
     """One row per protocol, arm and task that left matches (eval.coco.report), in the cells' order.
 
     Columns: arm, protocol, task, n (seeds), ap (their mean, per cent), low, high (of its 95 % interval over images),
-    delta, delta_low, delta_high (to the arm `baseline`, on the same draws; NaN where it is not there or is the arm).
+    and for each of the arms `baselines` `Δ baseline`, `Δ baseline low`, `Δ baseline high` (on the same draws; NaN where
+    it is not there or is the arm).
     """
     rows: list[dict[str, Any]] = []
     for protocol in dict.fromkeys(cell.protocol for cell in cells):
@@ -46,20 +47,22 @@ def arm_intervals(cells: Sequence[Evaluated], baseline: str, threads: int = 1) -
                 if cell.protocol == protocol and file.exists():
                     by_arm.setdefault(cell.arm, []).append(file)
             drawn = {
-                arm: resample([read_matches(file) for file in files], RESAMPLES, _SEED, threads)
+                arm: resample([read_matches(file) for file in files], RESAMPLES, SEED, threads)
                 for arm, files in by_arm.items()
             }
             for arm, (value, draws) in drawn.items():
-                difference = None
-                if arm != baseline and baseline in drawn:
-                    base_value, base_draws = drawn[baseline]
-                    difference = interval(value - base_value, draws - base_draws)
-                names = {"arm": arm, "protocol": protocol, "task": task, "n": len(by_arm[arm])}
                 own = interval(value, draws)
                 own = replace(own, low=max(own.low, 0.0), high=min(own.high, 100.0))
-                rows.append(names | _ends("ap", own, "") | _ends("delta", difference, "delta_"))
-    columns = ["arm", "protocol", "task", "n", "ap", "low", "high", "delta", "delta_low", "delta_high"]
-    return pd.DataFrame(rows, columns=columns)
+                row = {"arm": arm, "protocol": protocol, "task": task, "n": len(by_arm[arm])} | _ends("ap", own, "")
+                for baseline in baselines:
+                    difference = None
+                    if arm != baseline and baseline in drawn:
+                        base_value, base_draws = drawn[baseline]
+                        difference = interval(value - base_value, draws - base_draws)
+                    row |= _ends(f"Δ {baseline}", difference, f"Δ {baseline} ")
+                rows.append(row)
+    differences = [f"Δ {baseline}{end}" for baseline in baselines for end in ("", " low", " high")]
+    return pd.DataFrame(rows, columns=["arm", "protocol", "task", "n", "ap", "low", "high", *differences])
 
 
 def _ends(name: str, found: Interval | None, prefix: str) -> dict[str, float]:
@@ -67,8 +70,8 @@ def _ends(name: str, found: Interval | None, prefix: str) -> dict[str, float]:
     return {name: value, f"{prefix}low": low, f"{prefix}high": high}
 
 
-def printed_intervals(intervals: pd.DataFrame, baseline: str) -> pd.DataFrame:
-    """As text, with one column for AP and one for the difference."""
+def printed_intervals(intervals: pd.DataFrame, baselines: Sequence[str]) -> pd.DataFrame:
+    """As text, with one column for AP and one for each difference."""
 
     def text(value: float, low: float, high: float, *, sign: str) -> str:
         return "–" if np.isnan(value) else f"{value:{sign}.1f} ({low:{sign}.1f} to {high:{sign}.1f})"
@@ -78,8 +81,9 @@ def printed_intervals(intervals: pd.DataFrame, baseline: str) -> pd.DataFrame:
     shown["n"] = intervals["n"].astype(str)
     ends = zip(intervals["ap"], intervals["low"], intervals["high"], strict=True)
     shown["AP"] = [text(*row, sign="") for row in ends]
-    ends = zip(intervals["delta"], intervals["delta_low"], intervals["delta_high"], strict=True)
-    shown[f"Δ {baseline}"] = [text(*row, sign="+") for row in ends]
+    for difference in (f"Δ {baseline}" for baseline in baselines):
+        ends = zip(*(intervals[f"{difference}{end}"] for end in ("", " low", " high")), strict=True)
+        shown[difference] = [text(*row, sign="+") for row in ends]
     return shown
 
 

@@ -2,13 +2,16 @@
 
 import json
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
-__all__ = ["print_table"]
+if TYPE_CHECKING:
+    import pandas as pd
+
+__all__ = ["plain_table", "print_table"]
 
 _ABSENT: Final = "–"  # as eval.table has it, which imports pandas
 _ACCURACIES: Final = ("top-1", "kNN top-1")
@@ -22,15 +25,16 @@ def print_table(folder: Path) -> None:
     record = json.loads((folder / "ap_table.json").read_text())
     # A pipe has no width; the table must not be cut there.
     console = Console(width=None if Console().is_terminal else 120, highlight=False)
-    difference = f"Δ {record['baseline']}"
-    names = ("AP", difference, "AP50", "AP75", "APs", "APm", "APl")
+    baselines = record.get("baselines") or [record["baseline"]]  # a table of before there could be several
+    differences = [f"Δ {baseline}" for baseline in baselines]
+    names = ("AP", *differences, "AP50", "AP75", "APs", "APm", "APl")
     table = Table(title=record["title"], box=box.SIMPLE, title_justify="left")
     for column in ("arm", "protocol", "n", "", *names):
         table.add_column(column, justify="left" if column in ("arm", "protocol", "") else "right", no_wrap=True)
     for row in record["printed"]:
         lines = [(kind, [row.get(f"{kind} {name}", _ABSENT) for name in names]) for kind in ("box", "mask")]
         lines += [
-            (kind, [row.get(kind, _ABSENT), row.get(f"{kind} {difference}", _ABSENT), *[_ABSENT] * 5])
+            (kind, [row.get(kind, _ABSENT), *(row.get(f"{kind} {d}", _ABSENT) for d in differences), *[_ABSENT] * 5])
             for kind in _ACCURACIES
         ]
         given = [line for line in lines if set(line[1]) != {_ABSENT}] or lines[:1]
@@ -39,3 +43,13 @@ def print_table(folder: Path) -> None:
     console.print(table)
     for note in record["notes"]:
         console.print(f"- {note}", markup=False)
+
+
+def plain_table(title: str, shown: "pd.DataFrame") -> Table:
+    """A data frame of text; what follows the names is aligned right."""
+    table = Table(title=title, box=box.SIMPLE, title_justify="left")
+    for column in shown.columns:
+        table.add_column(column, justify="left" if column in ("arm", "protocol", "figure") else "right", no_wrap=True)
+    for row in shown.itertuples(index=False):
+        table.add_row(*row)
+    return table

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
 from eval.probes.settings import PROBES, FeaturesSettings
+from eval.references import published
 from flows.planning.input_files import InputFiles, data_files, supervised_files, teacher_files
 from flows.planning.keys import key_of, key_parts
 from flows.planning.labelled_sets import data_stage, places, set_of, without_places
@@ -232,7 +233,11 @@ def make_plan(benchmark: Benchmark) -> Plan:
     set_places = {name: (places_in(name) or {})["data_places"] for name in labelled_sets if name}
     aggregate = {
         "benchmark": benchmark.name,
-        "baseline": benchmark.baseline,
+        "baselines": list(
+            dict.fromkeys([benchmark.baseline, *(["supervised"] if "supervised" in benchmark.arms else [])])
+        ),
+        "noise_ap": benchmark.noise_ap,
+        "published": _published(benchmark),
         "cells": cells,
         "notes": table_notes(benchmark),
     }
@@ -240,6 +245,12 @@ def make_plan(benchmark: Benchmark) -> Plan:
         runtime = {**(pool_places or {}), **({"set_places": set_places} if set_places else {})}
         add("aggregate", aggregate, inputs=inputs, runtime=runtime or None)
     return Plan(benchmark, tuple(stages.values()))
+
+
+def _published(benchmark: Benchmark) -> list[dict[str, Any]]:
+    student = benchmark.pretrain.student
+    found = [published(name, protocol.base, student) for name, protocol in benchmark.protocols.items()]
+    return [row for rows in found for row in rows]
 
 
 def _watched_by(watch: Watch, benchmark: Benchmark) -> dict[str, Any]:

@@ -14,7 +14,7 @@ from eval.table import METRICS
 pytestmark = pytest.mark.slow
 
 FILES = {
-    *("cells.csv", "arms.csv", "ap_table.json", "ap_table.md", "ap_summary.md", "ap_table.html"),
+    *("results.csv", "cells.csv", "arms.csv", "ap_table.json", "ap_table.md", "ap_summary.md", "ap_table.html"),
     *("ap_by_arm.png", "losses.png", "detections.png"),
 }
 
@@ -42,7 +42,14 @@ def spec(tmp_path_factory: pytest.TempPathFactory, new_spec: Callable[..., Path]
             inputs[f"finetune:{cell}"] = stage_folder(root / cell, loss=3, ap=ap)
             pretrain = f"pcd.seed{seed}" if arm == "pcd" else None
             cells.append({"cell": cell, "arm": arm, "protocol": "fpn", "seed": seed, "pretrain": pretrain})
-    settings = {"benchmark": "handmade", "baseline": "random", "cells": cells, "notes": ["A note."]}
+    settings = {
+        "benchmark": "handmade",
+        "baselines": ["random"],
+        "noise_ap": 2.0,
+        "published": [],
+        "cells": cells,
+        "notes": ["A note."],
+    }
     return new_spec(root / "out", settings, inputs)
 
 
@@ -60,7 +67,7 @@ def test_all_tables_and_figures_are_left(out: Path) -> None:
 def test_the_arms_have_the_figures_of_their_cells(out: Path) -> None:
     arms = pd.read_csv(out / "arms.csv").set_index("arm")
     assert arms["bbox/AP mean"].to_dict() == {"pcd": 31.0, "random": 20.0}
-    assert arms["bbox/AP delta"].to_dict() == {"pcd": 11.0, "random": 0.0}
+    assert arms["bbox/AP Δ random"].to_dict() == {"pcd": 11.0, "random": 0.0}
 
 
 def test_the_result_counts_cells_and_arms(out: Path) -> None:
@@ -147,7 +154,7 @@ def test_cells_of_all_kinds_stand_in_one_table(
     assert (printed["pcd", "voc"]["box AP"], printed["pcd", "voc"]["mask AP"]) == ("33.0", "–")
     intervals = pd.read_csv(tmp_path / "out" / "intervals.csv").set_index(["arm", "task"])
     assert intervals.loc[("pcd", "bbox"), "ap"] == 100
-    assert intervals.loc[("pcd", "segm"), "delta_low"] > 0
+    assert intervals.loc[("pcd", "segm"), "Δ random low"] > 0
     mistakes = pd.read_csv(tmp_path / "out" / "mistakes.csv").set_index(["arm", "task", "kind"])
     assert mistakes.loc[("pcd", "bbox", "missed"), "count"] == 0
     assert mistakes.loc[("random", "bbox", "missed"), "count"] > 3

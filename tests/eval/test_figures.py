@@ -13,7 +13,8 @@ from PIL import Image
 
 from eval.data import Split
 from eval.figures import draw_ap_bars, draw_gallery, draw_losses
-from eval.table import METRICS, Cell, Hole, cell_table
+from eval.results_frame import Cell
+from eval.table import METRICS, Hole, cell_table
 
 BLUE, ORANGE = (31, 119, 180), (255, 127, 14)
 """The first two colours of matplotlib's tab10."""

@@ -223,6 +223,8 @@ class World:
 
     def _prefect(self, query: str) -> list[tuple[str, str]]:
         path = (self.prefect.folder if self.prefect else self.home / "prefect") / "prefect.db"
+        if not path.exists():
+            return []  # struck before there was a server
         with closing(sqlite3.connect(path)) as database:
             if not database.execute("select 1 from sqlite_master where name = 'task_run'").fetchone():
                 return []  # its server was killed before it had made its tables

@@ -10,7 +10,10 @@ from flows.run_record import RunRecord, write_record
 from flows.store.store import Store, open_store
 
 CELL = "pcd.smoke_fpn.seed0"
-ENVIRONMENT = {"git_commit": "c0ffee", "git_dirty": True, "gpus": [], "processor": "a CPU"}
+ENVIRONMENT = {
+    "git_commit": "c0ffee", "git_dirty": True, "gpus": [], "processor": "a CPU", "python": "3.11.9",
+    "packages": {"torch": "2.14.0"},
+}  # fmt: skip
 RESULTS: dict[str, dict[str, Any]] = {
     "teacher": {"source": "https://mirror.example/t.pth", "sha256": "7" * 64, "licence": "Apache-2.0"},
     "data": {"name": "shapes", "fingerprint": "f" * 64, "pool": 64, "train": 16, "val": 8},

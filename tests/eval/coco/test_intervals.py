@@ -31,7 +31,7 @@ def cells(coco: Record, distinct: list[Record], tmp_path_factory: pytest.TempPat
 
 @pytest.fixture(scope="module")
 def intervals(cells: list[Evaluated]) -> pd.DataFrame:
-    return arm_intervals(cells, "random", threads=2)
+    return arm_intervals(cells, ["random"], threads=2)
 
 
 def test_an_arm_has_one_row_with_the_mean_of_its_seeds(
@@ -48,23 +48,30 @@ def test_an_arm_has_one_row_with_the_mean_of_its_seeds(
 
 
 def test_the_baseline_has_no_difference_and_the_others_a_paired_one(intervals: pd.DataFrame) -> None:
-    assert intervals.loc[0, ["delta", "delta_low", "delta_high"]].isna().all()
-    assert intervals["delta"][1] == pytest.approx(intervals["ap"][1] - intervals["ap"][0])
-    assert 0 < intervals["delta_low"][1] < intervals["delta"][1] < intervals["delta_high"][1]
-    assert intervals["delta_high"][1] - intervals["delta_low"][1] < intervals["high"][1] - intervals["low"][1]
+    assert intervals.loc[0, ["Δ random", "Δ random low", "Δ random high"]].isna().all()
+    assert intervals["Δ random"][1] == pytest.approx(intervals["ap"][1] - intervals["ap"][0])
+    assert 0 < intervals["Δ random low"][1] < intervals["Δ random"][1] < intervals["Δ random high"][1]
+    assert intervals["Δ random high"][1] - intervals["Δ random low"][1] < intervals["high"][1] - intervals["low"][1]
 
 
 def test_the_intervals_are_printed_with_their_ends() -> None:
-    ends = {"ap": [31.04], "low": [30.0], "high": [32.0], "delta": [1.26], "delta_low": [-0.5], "delta_high": [3.0]}
+    ends = {
+        "ap": [31.04],
+        "low": [30.0],
+        "high": [32.0],
+        "Δ random": [1.26],
+        "Δ random low": [-0.5],
+        "Δ random high": [3.0],
+    }
     table = pd.DataFrame({"arm": ["pcd"], "protocol": ["fpn"], "task": ["segm"], "n": [2], **ends})
-    assert printed_intervals(table, "random").iloc[0].tolist() == [
+    assert printed_intervals(table, ["random"]).iloc[0].tolist() == [
         *("pcd", "fpn", "mask", "2", "31.0 (30.0 to 32.0)", "+1.3 (-0.5 to +3.0)")
     ]
     assert "95 %" in interval_note()
 
 
 def test_without_matches_there_are_no_rows(cells: list[Evaluated]) -> None:
-    assert arm_intervals(cells[-1:], "random").empty
+    assert arm_intervals(cells[-1:], ["random"]).empty
     assert arm_mistakes(cells[-1:]).empty
 
 
@@ -77,7 +84,7 @@ def test_mistakes_are_means_over_seeds(cells: list[Evaluated]) -> None:
 
 
 def test_both_figures_fit_a_screen(cells: list[Evaluated], intervals: pd.DataFrame, tmp_path: Path) -> None:
-    draw_intervals(intervals, "random", tmp_path / "a.png")
+    draw_intervals(intervals, ["random"], tmp_path / "a.png")
     draw_mistakes(arm_mistakes(cells), tmp_path / "b.png")
     for name in ("a", "b"):
         with Image.open(tmp_path / f"{name}.png") as file:

@@ -1,0 +1,67 @@
+"""`pcd compare`: two finished benchmarks, the difference of their figures, and what else is not the same."""
+
+import json
+from typing import TYPE_CHECKING
+
+import click
+
+from pcd.errors import PCDError
+
+if TYPE_CHECKING:
+    from flows.run_record import RunRecord
+
+__all__ = ["compare"]
+
+
+@click.command()
+@click.argument("before")
+@click.argument("after")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+def compare(before: str, after: str, as_json: bool) -> None:
+    """Compare the AP tables of two finished benchmarks (names, keys, or the parts of reruns).
+
+    Differences are AFTER minus BEFORE, with the paired bootstrap interval (95 %) where both were evaluated on the same
+    images. Below stands what else differs: settings, data, source, versions, hardware.
+    """
+    from eval.compare import ComparedRun, changes, printed_comparison
+    from eval.compare import compare as compare_runs
+    from flows.run_record import latest_record
+    from flows.run_results import cell_folders, cells_of
+    from pcd.cores import usable_cores
+
+    def read(name: str) -> tuple["RunRecord", ComparedRun]:
+        record = latest_record(name)
+        if record is None:
+            raise PCDError(
+                f"no finished benchmark {name} here; `pcd store ls` and $PCD_HOME/benchmarks list what there is"
+            )
+        cells = cells_of(record)
+        if not cells:
+            raise PCDError(f"benchmark {record.name} has no cells to compare; it pre-trains alone")
+        return record, ComparedRun(cells, cell_folders(record))
+
+    (old, of_old), (new, of_new) = read(before), read(after)
+    table, changed = compare_runs(of_old, of_new, usable_cores()), changes(of_old.cells, of_new.cells)
+    if table.empty:
+        raise PCDError(f"neither {old.name} nor {new.name} has a figure left in the store; run one of them again")
+    if as_json:
+        rows = json.loads(table.to_json(orient="records"))
+        keys = {"before": old.key, "after": new.key}
+        click.echo(json.dumps({"runs": keys, "figures": rows, "changes": changed}, indent=2))
+        return
+    from rich.console import Console
+
+    from flows.commands.terminal_table import plain_table
+
+    console = Console(width=None if Console().is_terminal else 120, highlight=False)
+    title = f"{new.part or new.name} ({new.key[:12]}) against {old.part or old.name} ({old.key[:12]})"
+    console.print(plain_table(title, printed_comparison(table)))
+    together = set(table.loc[table["n before"] > 0, "protocol"]) & set(table.loc[table["n after"] > 0, "protocol"])
+    if not together:
+        console.print("The runs have no protocol in common: nothing here can be compared.")
+    for base, lines in changed.items():
+        console.print(f"{base}:", markup=False)
+        for line in lines:
+            console.print(f"  {line}", markup=False)
+    if not changed:
+        console.print("Nothing else differs: settings, data, source, versions and hardware are the same.")
