@@ -53,8 +53,8 @@ class _Annotation(_Record):
     image_id: int
     category_id: int
     bbox: list[_Finite] = Field(min_length=4, max_length=4)
-    segmentation: Annotated[list[_Polygon], Field(min_length=1)] | _Rle = Field(default_factory=list)
-    """Empty: none was given, as in a set of boxes."""
+    segmentation: list[_Polygon] | _Rle = Field(default_factory=list)
+    """Empty: none was given, as in a set of boxes; Roboflow exports those with an empty list."""
     area: _Finite = Field(ge=0)
     iscrowd: Literal[0, 1]
 

@@ -39,8 +39,6 @@ class DataSet:
     """SHA-256 over the contents of the labelled annotations and the listing of all images."""
     score: Score | None = "coco"
     """None: a set of classes, which no detector is evaluated on."""
-    has_masks: bool = True
-    """Whether both splits' objects have them; a set of boxes can train no Mask R-CNN."""
     folder: Path | None = None
     """Where the set lies in its own layout (VOCdevkit, Cityscapes), for its official evaluation."""
 
@@ -73,7 +71,7 @@ def write_data_set(folder: Path, data: DataSet) -> None:
     }
     record: dict[str, Any] = {"name": data.name, **({"pool": place(data.pool)} if data.pool else {}), **splits}
     record |= {"categories": data.categories, "counts": data.counts, "fingerprint": data.fingerprint}
-    record |= {"score": data.score, "has_masks": data.has_masks}
+    record["score"] = data.score
     record |= {"folder": place(data.folder)} if data.folder else {}
     write_json(folder / "data.json", record)
 
@@ -107,6 +105,5 @@ def read_data_set(folder: Path, places: Mapping[str, str] | None = None) -> Data
         counts=record["counts"],
         fingerprint=record["fingerprint"],
         score=record["score"],
-        has_masks=record["has_masks"],
         folder=folder / places.get("folder", record["folder"]) if "folder" in record else None,
     )

@@ -107,8 +107,9 @@ def _draw_objects(
     order = sorted(names)
     for shape in objects:
         colour = _COLOURS[order.index(shape["category_id"]) % len(_COLOURS)]
-        mask = _decode(shape["segmentation"], image["height"], image["width"])
-        axes.imshow(np.dstack([np.broadcast_to(colour, (*mask.shape, 3)), 0.45 * mask]))
+        if shape.get("segmentation"):  # a set of boxes has none, and neither has a detector of boxes
+            mask = _decode(shape["segmentation"], image["height"], image["width"])
+            axes.imshow(np.dstack([np.broadcast_to(colour, (*mask.shape, 3)), 0.45 * mask]))
         x, y, width, height = shape["bbox"]
         axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=colour, linewidth=1.2))
         label = names[shape["category_id"]] + (f" {shape['score']:.2f}" if "score" in shape else "")

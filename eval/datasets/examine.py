@@ -87,11 +87,13 @@ def _mask_bounds(annotations: Iterable[Mapping[str, Any]]) -> Iterator[tuple[Map
 
     for annotation in annotations:
         mask = annotation.get("segmentation")
+        if not mask:  # a set of boxes
+            continue
         if isinstance(mask, list):
             across = [x for polygon in mask for x in polygon[::2]]
             down = [y for polygon in mask for y in polygon[1::2]]
             yield annotation, [min(across), min(down), max(across) - min(across), max(down) - min(down)]
-        elif mask is not None:
+        else:
             rle = coco_mask.frPyObjects(mask, *mask["size"]) if isinstance(mask["counts"], list) else mask
             yield annotation, coco_mask.toBbox(rle).tolist() if coco_mask.area(rle) else None
 

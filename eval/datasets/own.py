@@ -73,10 +73,7 @@ def describe_labelled(
         digest.update(json.dumps(record, sort_keys=True).encode())
         counts |= {split: len(record["images"]), f"{split}_annotations": len(record["annotations"])}
     categories = tuple(c["name"] for c in sorted(coco["train"]["categories"], key=lambda c: int(c["id"])))
-    has_masks = all("segmentation" in a for record in coco.values() for a in record["annotations"])
-    return DataSet(
-        name, None, splits["train"], splits["val"], categories, counts, digest.hexdigest(), score, has_masks, folder
-    )
+    return DataSet(name, None, splits["train"], splits["val"], categories, counts, digest.hexdigest(), score, folder)
 
 
 def in_one_line_each(faults: Iterable[Fault]) -> list[str]:
@@ -132,6 +129,6 @@ def _prepare_classes(settings: ClassSet, out: Path, tick: Tick) -> tuple[DataSet
         digest.update(listing.fingerprint().encode())
     data = DataSet(
         "classes", None, splits["train"], splits["val"], classes, {"pool": 0, "train": len(train), "val": len(val)},
-        digest.hexdigest(), score=None, has_masks=False, folder=settings.folder,
+        digest.hexdigest(), score=None, folder=settings.folder,
     )  # fmt: skip
     return data, []

@@ -50,7 +50,7 @@ _TRACKED_FILES: Final[Mapping[str, tuple[str, ...]]] = {
     "features": ("metrics.jsonl",),
     "probe": ("metrics.jsonl",),
     "aggregate": (
-        *("ap_table.html", "ap_table.md", "ap_table.json", "cells.csv", "arms.csv"),
+        *("ap_table.html", "ap_table.md", "ap_table.json", "results.csv", "cells.csv", "arms.csv"),
         *("intervals.csv", "intervals.png", "mistakes.csv", "mistakes.png"),
         *("ap_by_arm.png", "losses.png", "detections*.png"),
     ),

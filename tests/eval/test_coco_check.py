@@ -96,7 +96,7 @@ MALFORMED: dict[str, Fault] = {
     "category without name": without("categories", "name"),
     "category id doubled": doubled("categories"),
     "segmentation null": annotation(segmentation=None),
-    "segmentation empty": annotation(segmentation=[]),
+    "segmentation empty, and others have one": annotation(segmentation=[]),
     "segmentation a flat polygon": annotation(segmentation=[5, 6, 15, 6, 15, 11]),
     "polygon with an odd number of coordinates": annotation(segmentation=[[5, 6, 15, 6, 15, 11, 5]]),
     "polygon of two points": annotation(segmentation=[[5, 6, 15, 11]]),

@@ -217,6 +217,17 @@ def test_the_gallery_tints_the_pixels_of_a_mask(
     assert 0.01 < changed < 0.1  # 50 of 1200 pixels, in a panel with a margin
 
 
+def test_the_gallery_of_a_set_of_boxes_is_drawn_without_masks(
+    gallery: Callable[..., NDArray[np.uint8]], own_coco: dict[str, Any]
+) -> None:
+    boxes = [{n: v for n, v in record.items() if n != "segmentation"} for record in own_coco["annotations"]]
+    found = {name: value for name, value in detection(0.9).items() if name != "segmentation"}
+    plain = gallery([found], coco=own_coco | {"annotations": boxes})
+    empty = gallery([found], coco=own_coco | {"annotations": [box | {"segmentation": []} for box in boxes]})
+    assert (plain == empty).all()
+    assert plain.shape == gallery([detection(0.9)]).shape
+
+
 def test_the_gallery_shows_a_detection_that_is_sure(gallery: Callable[..., NDArray[np.uint8]]) -> None:
     assert (gallery([detection(0.9)]) != gallery([])).any()
 

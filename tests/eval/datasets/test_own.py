@@ -39,7 +39,7 @@ def test_voc_07_and_12_are_joined_and_their_boxes_begin_at_0(voc: Path, tmp_path
     data, warnings = prepare(VocSet(folder=voc), tmp_path / "out")
     assert warnings == [w for w in warnings if "has no object" in w]  # three of the twenty classes are there
     assert data.counts == {"pool": 0, "train": 3, "train_annotations": 3, "val": 3, "val_annotations": 4}
-    assert (data.score, data.has_masks, data.folder, len(data.categories)) == ("voc", False, voc, 20)
+    assert (data.score, data.folder, len(data.categories)) == ("voc", voc, 20)
     train = json.loads(data.train.annotations.read_text())
     files = [image["file_name"] for image in train["images"]]
     assert files == [
@@ -114,9 +114,8 @@ def test_one_year_in_place_of_the_devkit_is_named(voc: Path, tmp_path: Path) -> 
 
 def test_cityscapes_instances_keep_their_pixels_and_groups_become_crowds(cityscapes: Path, tmp_path: Path) -> None:
     data, _ = prepare(CityscapesSet(folder=cityscapes), tmp_path / "out")
-    assert (data.score, data.has_masks, data.counts["train"], data.counts["val_annotations"]) == (
+    assert (data.score, data.counts["train"], data.counts["val_annotations"]) == (
         "cityscapes",
-        True,
         2,
         8,
     )
@@ -195,15 +194,23 @@ def test_a_folder_of_classes_that_is_incomplete_is_named_in_one_line(
 def test_a_faultless_coco_set_stays_where_it_is(coco_set: CocoSet, tmp_path: Path) -> None:
     data, warnings = prepare(coco_set, tmp_path / "out")
     assert (data.train.images, data.val.annotations, warnings) == (coco_set.train_images, coco_set.val_annotations, [])
-    assert (data.score, data.has_masks, data.folder, data.pool) == ("coco", True, None, None)
+    assert (data.score, data.folder, data.pool) == ("coco", None, None)
     assert not list((tmp_path / "out").iterdir())
 
 
-def test_a_set_of_boxes_alone_is_one_without_masks(coco_set: CocoSet, own_coco: dict[str, Any], tmp_path: Path) -> None:
-    for annotation in own_coco["annotations"]:
-        del annotation["segmentation"]
-    coco_set.val_annotations.write_text(json.dumps(own_coco))
-    assert not prepare(coco_set, tmp_path / "out")[0].has_masks
+@pytest.mark.parametrize("written", [{}, {"segmentation": []}])
+def test_a_set_of_boxes_alone_is_taken(
+    coco_set: CocoSet, own_coco: dict[str, Any], tmp_path: Path, written: dict[str, Any]
+) -> None:
+    """Without the key, or as Roboflow exports it."""
+    own_coco["annotations"] = [
+        {name: value for name, value in annotation.items() if name != "segmentation"} | written
+        for annotation in own_coco["annotations"]
+    ]
+    for annotations in (coco_set.train_annotations, coco_set.val_annotations):
+        annotations.write_text(json.dumps(own_coco))
+    data, _ = prepare(coco_set, tmp_path / "out")
+    assert data.counts["val_annotations"] == len(own_coco["annotations"])
 
 
 def test_an_image_of_another_size_than_stated_is_named(coco_set: CocoSet, tmp_path: Path) -> None:
