@@ -39,7 +39,7 @@ def main() -> int:
         for number, moment in enumerate(moments(arguments.points, whole, arguments.seed)):
             name = names[number % len(names)]
             record = _one_point(name, moment, reference, Path(folder) / f"point{number}", options)
-            struck[name] += 1
+            struck[name] += record["struck run"] is not None  # else the run was over before its moment came
             violated[name] += bool(record["violations"])
             print(json.dumps(record), flush=True)
             if arguments.json:

@@ -97,15 +97,19 @@ def provide_servers(world: World, fault: Fault) -> None:
         world.mlflow.start()
 
 
-def strike(world: World, fault: Fault, *, after: float = 0.0, steps: int = 0) -> int:
-    """Start a run; the fault comes `after` seconds, when so many steps more are done. Returns the run's exit code."""
+def strike(world: World, fault: Fault, *, after: float = 0.0, steps: int = 0) -> int | None:
+    """Start a run; the fault comes `after` seconds, when so many steps more are done.
+
+    Returns the run's exit code, or None if it was over before the fault came.
+    """
     begun_with = world.steps_done()
     run = world.start()
     end = time.monotonic() + after
     while run.poll() is None and (time.monotonic() < end or world.steps_done() - begun_with < steps):
         time.sleep(0.02)
-    if run.poll() is None:
-        fault(world, run)
+    if run.poll() is not None:
+        return None
+    fault(world, run)
     return run.wait(_WAIT_SECONDS)
 
 
