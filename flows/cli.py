@@ -98,10 +98,21 @@ def run(
 
 @main.command()
 @click.argument("benchmark", required=False)
+@click.option(
+    "--html", "page", is_flag=False, flag_value="", metavar="[FILE]",
+    help="Write the whole report, one file [$PCD_HOME/reports/…]; behind BENCHMARK.",
+)  # fmt: skip
+@click.option("--open", "is_opened", is_flag=True, help="Write the report, and open it in the browser.")
 @_json
-def report(benchmark: str | None, as_json: bool) -> None:
-    """Print the AP table of BENCHMARK (a name or a key), or of the one finished last."""
-    _show(_find_record(benchmark), as_json)
+def report(benchmark: str | None, page: str | None, is_opened: bool, as_json: bool) -> None:
+    """Print the AP table of BENCHMARK (a name or a key), or of the one finished last; or write its whole report."""
+    record = _find_record(benchmark)
+    if page is None and not is_opened:
+        _show(record, as_json)
+        return
+    from flows.commands.report import write_and_open
+
+    write_and_open(record, Path(page) if page else None, is_opened)
 
 
 @main.command()

@@ -17,6 +17,7 @@ from mlflow.entities import Run as TrackedRun
 from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
 
+from flows.home import report_path
 from flows.journal import Run
 from flows.logins import without_login
 from flows.supervision.metrics_tail import read_lines
@@ -100,6 +101,8 @@ class Tracker:
     def log_table(self, folder: Path) -> None:
         """The table on the run's first page, its figures as artifacts, each arm's means by protocol as metrics."""
         log_files(self._client, self.run_id, folder, _TRACKED_FILES["aggregate"])
+        report = report_path(self._run.name, self._run.key, self._run.store_part)
+        log_files(self._client, self.run_id, report.parent, (report.name,))
         set_tags(self._client, self.run_id, {"mlflow.note.content": _first_page(folder)})
         table = json.loads((folder / "ap_table.json").read_text())
         means = {
