@@ -106,8 +106,8 @@ def table_figures(source: Source, record: Mapping[str, Any], curves: Mapping[str
 def gallery_figures(source: Source, record: Mapping[str, Any]) -> Gathered:
     """Of an aggregate stage: one for each labelled set."""
     found = Gathered()
-    for file in sorted(name for name in source.files if Path(name).match("detections*.png")):
-        of_set = Path(file).stem.removeprefix("detections").removeprefix("-")
+    for file in sorted((name for name in source.files if Path(name).match("detections*.png")), key=_stem):
+        of_set = _stem(file).removeprefix("detections").removeprefix("-")
         found.add(
             source, file, f"detections-{of_set}" if of_set else "detections",
             "Detections" + (f" on {of_set}" if of_set else ""),
@@ -116,6 +116,10 @@ def gallery_figures(source: Source, record: Mapping[str, Any]) -> Gathered:
             lambda: gallery_words(record),
         )  # fmt: skip
     return found
+
+
+def _stem(file: str) -> str:
+    return file.removesuffix(".png")
 
 
 def field_figures(sources: Mapping[str, Source]) -> Gathered:

@@ -101,8 +101,6 @@ class Tracker:
     def log_table(self, folder: Path) -> None:
         """The table on the run's first page, its figures as artifacts, each arm's means by protocol as metrics."""
         log_files(self._client, self.run_id, folder, _TRACKED_FILES["aggregate"])
-        report = report_path(self._run.name, self._run.key, self._run.store_part)
-        log_files(self._client, self.run_id, report.parent, (report.name,))
         set_tags(self._client, self.run_id, {"mlflow.note.content": _first_page(folder)})
         table = json.loads((folder / "ap_table.json").read_text())
         means = {
@@ -112,6 +110,12 @@ class Tracker:
             if name.endswith(" mean") and value is not None
         }
         log_figures(self._client, self.run_id, means)
+
+    def log_report(self) -> None:
+        """The benchmark's page, if there is one."""
+        report = report_path(self._run.name, self._run.key, self._run.store_part)
+        if report.exists():
+            self._client.log_text(self.run_id, report.read_text(), "report.html")
 
     def end_benchmark(self, status: str, reason: str | None) -> None:
         if reason:

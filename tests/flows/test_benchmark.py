@@ -154,7 +154,20 @@ def test_mlflow_keeps_figures_tables_settings_and_environment(finished: Home) ->
         *("ap_table.html", "ap_table.md", "ap_table.json", "cells.csv", "arms.csv"),
         *("intervals.csv", "intervals.png", "mistakes.csv", "mistakes.png"),
         *("ap_by_arm.png", "losses.png", "detections.png", "benchmark.json", "environment.json"),
+        "report.html",
     }
+
+
+def test_mlflow_and_the_home_have_the_same_report(finished: Home, tmp_path: Path) -> None:
+    run_id = finished.benchmark_run().info.run_id
+    (written,) = (finished.path / "reports").iterdir()
+    sent = Path(finished.mlflow.download_artifacts(run_id, "report.html", str(tmp_path)))
+    assert sent.read_text() == written.read_text()
+    assert [
+        name
+        for name in ("AP by arm", "Intervals", "Losses", "receptive field", "Detections")
+        if name not in sent.read_text()
+    ] == []
 
 
 def test_mlflow_keeps_the_exported_backbone_and_the_spec(finished: Home, tmp_path: Path) -> None:
