@@ -6,7 +6,15 @@ from pathlib import Path
 from typing import Any, Final
 
 from eval.report.content import Figure
-from eval.report.figures import Gathered, Source, curve_figure, field_figures, gallery_figures, table_figures
+from eval.report.figures import (
+    Gathered,
+    Source,
+    curve_figure,
+    field_figures,
+    gallery_figures,
+    similarity_figures,
+    table_figures,
+)
 from flows.run_record import RunRecord
 from flows.store.manifest import read_manifest
 from flows.store.trace import Origin, Trace
@@ -37,7 +45,8 @@ def report_figures(
             files = {name: Path(folder) / "metrics.jsonl" for name, folder in curves.items() if folder}
             parts.append(table_figures(source, table, files))
     parts.append(_curves(record, pretrained))
-    parts.append(field_figures(_sources(_first_seeds(pretrained))))
+    firsts = _sources(_first_seeds(pretrained))
+    parts += [field_figures(firsts), similarity_figures(firsts)]
     if source is not None and table is not None:
         parts.append(gallery_figures(source, table))
     return [figure for part in parts for figure in part.figures], [line for part in parts for line in part.missing]

@@ -15,9 +15,18 @@ from eval.report.words import (
     interval_words,
     loss_words,
     mistake_words,
+    similarity_words,
 )
 
-__all__ = ["Gathered", "Source", "curve_figure", "field_figures", "gallery_figures", "table_figures"]
+__all__ = [
+    "Gathered",
+    "Source",
+    "curve_figure",
+    "field_figures",
+    "gallery_figures",
+    "similarity_figures",
+    "table_figures",
+]
 
 _BEGIN: Final = b"\x89PNG\r\n\x1a\n"
 _END: Final = b"IEND\xaeB`\x82"
@@ -133,6 +142,19 @@ def field_figures(sources: Mapping[str, Source]) -> Gathered:
             "right, where the student has it, with self-attention. The squares hold a half and 95 % of it; larger ones "
             "on the right mean that self-attention looks farther.",
             lambda file=source.folder / "receptive_field.json": field_words(file),  # type: ignore[misc]
+        )  # fmt: skip
+    return found
+
+
+def similarity_figures(sources: Mapping[str, Source]) -> Gathered:
+    """Of pre-trainings by their names; those whose student is held against no teacher's pixel have left none."""
+    found = Gathered()
+    for name, source in sources.items():
+        found.add(
+            source, "similarity_maps.png", f"similarity-{name.replace('.', '-')}", f"Pixels of {name} and its teacher",
+            "Where the marked pixel of an image is found in the teacher's map, by the student's output and by the "
+            "teacher's own: bright for similar. The more alike the two maps of a row, the more the student has learnt.",
+            lambda file=source.folder / "similarity_maps.json": similarity_words(file),  # type: ignore[misc]
         )  # fmt: skip
     return found
 

@@ -8,7 +8,10 @@ from typing import Any, Final
 
 from eval.report.table import HEADLINE_LABELS, ap_text
 
-__all__ = ["ap_words", "curve_words", "field_words", "gallery_words", "interval_words", "loss_words", "mistake_words"]
+__all__ = [
+    "ap_words", "curve_words", "field_words", "gallery_words", "interval_words", "loss_words", "mistake_words",
+    "similarity_words",
+]  # fmt: skip
 
 _TASKS: Final = {"bbox": "box", "segm": "mask"}
 _NONE: Final = "Its figures are not at hand."
@@ -85,6 +88,15 @@ def field_words(file: Path) -> str:
         if name in record
     ]
     return _joined(f"Maps over an image of {size} px", told)
+
+
+def similarity_words(file: Path) -> str:
+    """Of similarity_maps.json. Raises what interval_words does."""
+    record = json.loads(file.read_text())
+    told = f"{record['found']:.0%} of the student's pixels find their own place among {record['grid'][0]} x "
+    return (
+        told + f"{record['grid'][1]} of the teacher's in {record['images']} images; by chance {record['chance']:.0%}."
+    )
 
 
 def gallery_words(record: Mapping[str, Any]) -> str:

@@ -44,6 +44,7 @@ _TRACKED_FILES: Final[Mapping[str, tuple[str, ...]]] = {
     "pretrain": (
         *("metrics.jsonl", "backbone.safetensors", "MODEL_CARD.md"),
         *("receptive_field.png", "receptive_field.json"),
+        *("similarity_maps.png", "similarity_maps.json"),
     ),
     "watch": ("metrics.jsonl",),
     "backbone": ("backbone.safetensors",),

@@ -174,6 +174,7 @@ def test_mlflow_keeps_the_exported_backbone_and_the_spec(finished: Home, tmp_pat
     run = finished.run("pretrain:pcd.seed0")
     assert finished.artifacts(run) == {
         *("backbone.safetensors", "MODEL_CARD.md", "receptive_field.png", "receptive_field.json", "metrics.jsonl"),
+        *("similarity_maps.png", "similarity_maps.json"),
         *("spec.json", "result.json", "manifest.json", "log.txt"),
     }
     path = finished.mlflow.download_artifacts(run.info.run_id, "backbone.safetensors", str(tmp_path))
@@ -187,6 +188,7 @@ def test_the_backbone_is_exported_with_a_card_that_knows_its_teacher_and_data(fi
     assert {path.name for path in (tmp_path / "to").iterdir()} == {
         *("MODEL_CARD.md", "backbone.safetensors", "backbone_detectron2.pth"),
         *("receptive_field.png", "receptive_field.json"),
+        *("similarity_maps.png", "similarity_maps.json"),
     }
     card = (tmp_path / "to" / "MODEL_CARD.md").read_text()
     for kind, key in (("teacher", "sha256"), ("data", "fingerprint")):

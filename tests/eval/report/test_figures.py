@@ -5,7 +5,14 @@ from pathlib import Path
 
 import pytest
 
-from eval.report.figures import Source, curve_figure, field_figures, gallery_figures, table_figures
+from eval.report.figures import (
+    Source,
+    curve_figure,
+    field_figures,
+    gallery_figures,
+    similarity_figures,
+    table_figures,
+)
 from tests.eval.report.reports import png
 
 TABLE = {
@@ -103,6 +110,17 @@ def test_a_receptive_field_is_told_with_and_without_attention(tmp_path: Path) ->
     assert found.name == "receptive-field-pcd-seed0"
     assert "backbone alone: half of the field in a square of 58 px, 95 % in 111 px" in found.alt
     assert "with self-attention: half of the field in a square of 59 px, 95 % in 114 px" in found.alt
+
+
+def test_pixels_that_find_their_place_are_told(tmp_path: Path) -> None:
+    (tmp_path / "similarity_maps.png").write_bytes(png())
+    record = {"images": 8, "grid": [4, 4], "found": 0.75, "chance": 0.0625}
+    (tmp_path / "similarity_maps.json").write_text(json.dumps(record))
+    source = Source("pretrain:pcd.seed0", tmp_path, frozenset({"similarity_maps.png"}), "python -m pcd.train")
+    (found,) = similarity_figures({"pcd.seed0": source}).figures
+    assert found.alt.endswith(
+        ". 75% of the student's pixels find their own place among 4 x 4 of the teacher's in 8 images; by chance 6%."
+    )
 
 
 def _watch(folder: Path, *points: tuple[float, float | None]) -> Source:
