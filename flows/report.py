@@ -41,7 +41,7 @@ def gather_report(record: RunRecord) -> Report:
     table = _read(folder / "ap_table.json") if has_table else {}
     if has_table and not table:
         missing.append(f"The AP table: ap_table.json is gone or damaged in {folder}; run the benchmark again.")
-    traces, lost = _trace_all(record)
+    traces, lost = _trace_all(record, bool(table))
     figures, undrawn = report_figures(record, table if has_table else None, traces)
     settings, unmarked = report_settings(record.settings)
     if not record.environment:
@@ -81,8 +81,8 @@ def _commit(environment: Mapping[str, Any]) -> str:
     return f"{environment['git_commit'][:12]}{changed}" if environment.get("git_commit") else ""
 
 
-def _trace_all(record: RunRecord) -> tuple[dict[str, Trace], list[str]]:
-    """Each cell's way back (without protocols, each pre-training's), and a line for each that the store has lost."""
+def _trace_all(record: RunRecord, has_table: bool) -> tuple[dict[str, Trace], list[str]]:
+    """The way back of each cell, or without protocols of each pre-training; a line for each that is lost or unlike."""
     found, lost = {}, []
     ends = [stage for stage in record.stages if stage.startswith(_CELLS)]
     for stage in ends or [stage for stage in record.stages if stage.startswith("pretrain:")]:
@@ -93,6 +93,9 @@ def _trace_all(record: RunRecord) -> tuple[dict[str, Trace], list[str]]:
             found[cell] = trace(record, cell)
         except (PCDError, OSError, ValueError, KeyError) as error:
             lost.append(f"Cell {cell}: {error}.")
+            continue
+        if found[cell].is_as_in_table is False and has_table:
+            lost.append(f"Cell {cell}: the table says something else than the stage that it comes from.")
     return found, lost
 
 

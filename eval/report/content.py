@@ -67,7 +67,7 @@ class Report:
     facts: dict[str, str]
     """What stands below the title: name to value."""
     missing: tuple[str, ...]
-    """A line for each thing that should stand here and that the store no longer has."""
+    """A line for each thing that should stand here and that the store no longer has, or has otherwise."""
     tables: tuple[Table, ...]
     notes: tuple[str, ...]
     """Under the tables."""

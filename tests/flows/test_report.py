@@ -35,7 +35,10 @@ def record(pcd_home: Path) -> RunRecord:
     table = {
         "title": "AP table of smoke",
         "printed": [{"arm": "pcd", "protocol": "smoke_fpn", "n": "1", "box AP": "12.3"}],
-        "cells": [{"cell": CELL, "arm": "pcd", "protocol": "smoke_fpn", "seed": 0, "bbox/AP": 12.3}],
+        "cells": [
+            {"cell": cell, "arm": cell[:3], "protocol": "smoke_fpn", "seed": 0, "bbox/AP": 12.3456789012}
+            for cell in (CELL, BASELINE)
+        ],
         "notes": ["One seed."],
     }
     leave(Path(record.folder), "ap_table.json", json.dumps(table).encode())
@@ -128,6 +131,13 @@ def test_a_cell_that_the_store_has_lost_is_one_line_and_the_others_stay(record: 
     assert [cell.cell for cell in report.cells] == [BASELINE]
     assert [line.partition(":")[0] for line in report.missing] == [f"Cell {CELL}"]
     assert "no longer whole in the store" in report.missing[0]
+
+
+def test_a_table_that_says_something_else_than_its_cells_is_noticed(record: RunRecord) -> None:
+    file = Path(record.folder) / "ap_table.json"
+    file.write_text(file.read_text().replace("12.3456789012", "12.4444444444", 1))
+    told = (f"Cell {CELL}: the table says something else than the stage that it comes from.",)
+    assert gather_report(record).missing == told
 
 
 def test_a_stage_below_a_cell_that_is_lost_has_no_command_there(record: RunRecord, pcd_home: Path) -> None:
