@@ -174,7 +174,7 @@ def curve_figure(sources: Mapping[str, Source]) -> Gathered:
         told = (
             "What snapshots of the student are worth while it is pre-trained, by a short evaluation: its level is not "
         )
-        heading, commands = f"{label} against epoch", [sources[name].command for name in curves]
+        heading, commands = f"By epoch: {label}", [sources[name].command for name in curves]
         found.figures.append(
             Figure(
                 name="epochs", heading=heading, png=draw_curves(label, curves), command="\n".join(commands),

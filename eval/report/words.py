@@ -49,7 +49,10 @@ def mistake_words(file: Path) -> str:
     told = []
     for (arm, protocol, task), of in costs.items():
         kind = max(of, key=lambda name: (of[name] == of[name], of[name]))  # a NaN is no largest
-        told.append(f"{arm} by {protocol}, {_TASKS[task]}: {kind} costs most, {of[kind]:.1f} points of AP50")
+        most = (
+            f"{kind} costs most, {of[kind]:.1f} points of AP50" if of[kind] >= 0.05 else "none costs a tenth of a point"
+        )
+        told.append(f"{arm} by {protocol}, {_TASKS[task]}: {most}")
     return _joined("Bars for each kind of mistake", told)
 
 

@@ -134,7 +134,7 @@ def test_what_was_watched_becomes_one_figure_with_a_line_for_each(tmp_path: Path
     names = {"pcd.seed0": ((1.0, 3.0), (2.0, 5.5)), "seed.seed0": ((1.0, None), (2.0, 4.0))}
     sources = {name: _watch(tmp_path / name, *points) for name, points in names.items()}
     (found,) = curve_figure(sources).figures
-    assert found.heading == "box AP against epoch"
+    assert found.heading == "By epoch: box AP"
     assert "pcd.seed0: 3.0 at epoch 1, 5.5 at epoch 2; seed.seed0: 4.0 at epoch 2, 4.0 at epoch 2" in found.alt
     assert found.command == "watch pcd.seed0\nwatch seed.seed0"
     assert found.png.startswith(b"\x89PNG")
