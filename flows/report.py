@@ -96,7 +96,11 @@ def _trace_all(record: RunRecord, has_table: bool) -> tuple[dict[str, Trace], li
             continue
         if found[cell].is_as_in_table is False and has_table:
             lost.append(f"Cell {cell}: the table says something else than the stage that it comes from.")
-    return found, lost
+    stages = {of.stage: of for way in found.values() for of in in_order(way.origin)}
+    gone = [
+        f"Stage {of.stage} ({of.key[:12]}): no longer whole in the store." for of in stages.values() if not of.folder
+    ]
+    return found, lost + gone
 
 
 def _cell(record: RunRecord, of: Trace) -> CellReport:

@@ -140,9 +140,11 @@ def test_a_table_that_says_something_else_than_its_cells_is_noticed(record: RunR
     assert gather_report(record).missing == told
 
 
-def test_a_stage_below_a_cell_that_is_lost_has_no_command_there(record: RunRecord, pcd_home: Path) -> None:
+def test_a_stage_below_a_cell_that_is_lost_is_one_line_and_has_no_command(record: RunRecord, pcd_home: Path) -> None:
     shutil.rmtree(_stage(record, "teacher", pcd_home))
-    stages = {stage.stage: stage.command for stage in gather_report(record).cells[0].stages}
+    report = gather_report(record)
+    assert report.missing == (f"Stage teacher ({record.stages['teacher'][:12]}): no longer whole in the store.",)
+    stages = {stage.stage: stage.command for stage in report.cells[0].stages}
     assert stages["teacher"] == ""
     assert stages[f"finetune:{CELL}"] != ""
 
