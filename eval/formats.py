@@ -1,4 +1,4 @@
-"""A stored AP table in the formats that people paste: CSV (the long frame), JSON, Markdown, LaTeX, HTML."""
+"""A stored AP table in the formats that people paste: CSV (the long frame), JSON, Markdown, LaTeX."""
 
 import json
 from pathlib import Path
@@ -10,7 +10,7 @@ from pcd.errors import PCDError
 
 __all__ = ["FORMATS", "as_latex", "table_as"]
 
-_FILES: Final = {"csv": "results.csv", "json": "ap_table.json", "md": "ap_table.md", "html": "ap_table.html"}
+_FILES: Final = {"csv": "results.csv", "json": "ap_table.json", "md": "ap_table.md"}
 FORMATS: Final = (*_FILES, "latex")
 
 

@@ -30,6 +30,7 @@ from flows.planning.plan import Plan, Stage, StageKind, make_plan, partial_aggre
 from flows.planning.selection import select
 from flows.progress import describe_plan, make_reporter
 from flows.reconcile import reconcile
+from flows.report import write_benchmark_report
 from flows.run_record import RunRecord, write_record
 from flows.runner import NoProgressError, Runner
 from flows.scheduler import STOPS, bring_all_about
@@ -127,6 +128,7 @@ def benchmark(
                 folder, holes = _aggregate_what_there_is(whole, plan, runner, failures)
             record = _record(whole, runner, folder, holes, tracker, part)
             write_record(record)
+            _write_report(record)
             _show_in_prefect(whole, folder)
             journal.note(
                 "failed" if failures else "finished", folder=str(folder) if whole.has_table else None,
@@ -228,6 +230,14 @@ def _record(
 def _table_with_holes(plan: Plan, folder: Path) -> dict[str, str]:
     """It has a key of its own."""
     return {plan.stages[-1].id: folder.name} if plan.has_table else {}
+
+
+def _write_report(record: RunRecord) -> None:
+    """Before the run's end is noted, with which MLflow takes it. A run without its report is a run all the same."""
+    try:
+        write_benchmark_report(record)
+    except Exception:  # whatever it is: `pcd report --open` says it again
+        _log.warning("the report was not written", exc_info=True)
 
 
 def _mlflow_page(tracker: Tracker) -> str:

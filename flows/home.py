@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-__all__ = ["MLFLOW_PORT", "PREFECT_PORT", "home", "set_environment", "tracking_uri"]
+__all__ = ["MLFLOW_PORT", "PREFECT_PORT", "home", "report_path", "set_environment", "tracking_uri"]
 
 MLFLOW_PORT: Final = 5000
 PREFECT_PORT: Final = 4200
@@ -18,6 +18,11 @@ def home() -> Path:
 def tracking_uri() -> str:
     """$MLFLOW_TRACKING_URI, or an SQLite file of our own."""
     return os.environ.get("MLFLOW_TRACKING_URI") or f"sqlite:///{home() / 'mlflow.db'}"
+
+
+def report_path(name: str, key: str, part: str | None = None) -> Path:
+    """Where a benchmark's report lies if nobody names another place; a rerun's (`part`) beside its original's."""
+    return home() / "reports" / f"{name}-{key[:12]}{f'.{part}' if part else ''}.html"
 
 
 def set_environment() -> None:

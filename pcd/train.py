@@ -2,7 +2,7 @@
 
 Reads `inputs.teacher` (the folder of a fetched teacher) and `inputs.data` (a folder with data.json, whose `pool` is a
 folder of unlabelled images); writes metrics.jsonl, checkpoints while it runs, the exported backbone with its model
-card, the picture of its receptive field, and result.json.
+card, pictures of its receptive field and of what it shares with the teacher, and result.json.
 """
 
 import json
@@ -28,18 +28,19 @@ from pcd.images import EpochBatches, TwoViewBatch, TwoViewImages, first_samples_
 from pcd.knn import KnnMonitor
 from pcd.model_card import write_model_card
 from pcd.networks import build_pair, hasten
-from pcd.objective import load_objective
+from pcd.objective import Objective, load_objective
 from pcd.optim import build_optimizer, set_learning_rate
 from pcd.precision import autocast_type
 from pcd.receptive_field import probe_images, write_receptive_field
 from pcd.schedule import cosine_with_warmup
 from pcd.settings import PretrainSettings
+from pcd.similarity_maps import write_similarity_maps
 from pcd.snapshots import write_snapshot
 from pcd.stage import Spec, Stopped, run_stage
 from pcd.step_plan import StepPlan, plan_steps
 from pcd.students import Student
 from pcd.sync_norm import synchronise_norms
-from pcd.teachers import TEACHERS
+from pcd.teachers import TEACHERS, Teacher
 from pcd.training_loss import training_loss, views_of
 from pcd.training_state import TrainingState
 from pcd.unreadable import UnreadableImages
@@ -149,7 +150,7 @@ def pretrain(spec: Spec) -> dict[str, Any]:
             spec, plan.total, notes | {"unreadable": damaged}
         )  # so that a fault of what follows costs no training
         if spec.is_first_rank:
-            _export(spec, settings, student, source)
+            _export(spec, settings, student, teacher, objective, source, half)
     return notes | {
         "steps": plan.total,
         "images": len(source),
@@ -221,14 +222,23 @@ def _watch(monitor: KnnMonitor, student: Student, device: torch.device) -> dict[
         return {}
 
 
-def _export(spec: Spec, settings: PretrainSettings, student: Student, source: ImageSource) -> None:
+def _export(
+    spec: Spec, settings: PretrainSettings, student: Student, teacher: Teacher, objective: Objective,
+    source: ImageSource, half: torch.dtype | None,
+) -> None:  # fmt: skip
     spec.activity("export", 0, 3)
     metadata = {"student": settings.student, "objective": settings.objective}
     export_backbone(student.backbone, spec.out / "backbone.safetensors", metadata)
     if settings.student in DETECTRON2_RESNETS:
         export_for_detectron2(student.backbone, spec.out / "backbone_detectron2.pth")
     spec.activity("export", 1, 3)
-    figures = write_receptive_field(student, probe_images(source, settings.views.size), spec.out)
+    images = probe_images(source, settings.views.size)
+    figures = write_receptive_field(student, images, spec.out)
+    if (
+        objective.sees == "pixels" and objective.in_one_space
+    ):  # else no pixel of the one can be held against the other's
+        seen = teacher if objective.teacher_part == "head" else teacher.trunk
+        figures |= write_similarity_maps(student, seen, images, spec.out, half)
     spec.activity("export", 2, 3)
     write_model_card(spec, settings, figures)
 

@@ -14,6 +14,7 @@ __all__ = ["EXPORTED", "export_pretrained"]
 EXPORTED: Final = (
     *("MODEL_CARD.md", "backbone.safetensors", "backbone_detectron2.pth"),
     *("receptive_field.png", "receptive_field.json"),
+    *("similarity_maps.png", "similarity_maps.json"),
 )
 """Those of a pre-training that are worth taking along; not every student has all of them."""
 

@@ -139,6 +139,7 @@ class _Telling:
         elif stage is None:
             if event.folder is not None:
                 self._tracker.log_table(Path(event.folder))
+            self._tracker.log_report()
             self._tracker.end_benchmark(event.status, event.reason)
         else:
             self._say_stage(stage, event)

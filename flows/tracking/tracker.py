@@ -17,6 +17,7 @@ from mlflow.entities import Run as TrackedRun
 from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
 
+from flows.home import report_path
 from flows.journal import Run
 from flows.logins import without_login
 from flows.supervision.metrics_tail import read_lines
@@ -43,6 +44,7 @@ _TRACKED_FILES: Final[Mapping[str, tuple[str, ...]]] = {
     "pretrain": (
         *("metrics.jsonl", "backbone.safetensors", "MODEL_CARD.md"),
         *("receptive_field.png", "receptive_field.json"),
+        *("similarity_maps.png", "similarity_maps.json"),
     ),
     "watch": ("metrics.jsonl",),
     "backbone": ("backbone.safetensors",),
@@ -109,6 +111,12 @@ class Tracker:
             if name.endswith(" mean") and value is not None
         }
         log_figures(self._client, self.run_id, means)
+
+    def log_report(self) -> None:
+        """The benchmark's page, if there is one."""
+        report = report_path(self._run.name, self._run.key, self._run.store_part)
+        if report.exists():
+            self._client.log_text(self.run_id, report.read_text(), "report.html")
 
     def end_benchmark(self, status: str, reason: str | None) -> None:
         if reason:

@@ -28,7 +28,7 @@ def test_latex_keeps_the_notes_as_comments() -> None:
 
 @pytest.mark.parametrize(
     ("name", "file"),
-    [("csv", "results.csv"), ("json", "ap_table.json"), ("md", "ap_table.md"), ("html", "ap_table.html")],
+    [("csv", "results.csv"), ("json", "ap_table.json"), ("md", "ap_table.md")],
 )
 def test_the_others_are_the_stored_files(tmp_path: Path, name: str, file: str) -> None:
     (tmp_path / file).write_text("as it is")

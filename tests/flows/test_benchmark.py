@@ -154,13 +154,24 @@ def test_mlflow_keeps_figures_tables_settings_and_environment(finished: Home) ->
         *("ap_table.html", "ap_table.md", "ap_table.json", "results.csv", "cells.csv", "arms.csv"),
         *("intervals.csv", "intervals.png", "mistakes.csv", "mistakes.png"),
         *("ap_by_arm.png", "losses.png", "detections.png", "benchmark.json", "environment.json"),
+        "report.html",
     }
+
+
+def test_mlflow_and_the_home_have_the_same_report(finished: Home, tmp_path: Path) -> None:
+    run = finished.benchmark_run()
+    sent = Path(finished.mlflow.download_artifacts(run.info.run_id, "report.html", str(tmp_path))).read_text()
+    assert sent == (finished.path / "reports" / f"smoke-{run.data.tags['pcd.benchmark'][:12]}.html").read_text()
+    shown = ("AP by arm", "Intervals", "What mistakes cost", "Losses", "receptive field", "its teacher", "Detections")
+    assert [name for name in shown if name not in sent] == []
+    assert "What is missing" not in sent
 
 
 def test_mlflow_keeps_the_exported_backbone_and_the_spec(finished: Home, tmp_path: Path) -> None:
     run = finished.run("pretrain:pcd.seed0")
     assert finished.artifacts(run) == {
         *("backbone.safetensors", "MODEL_CARD.md", "receptive_field.png", "receptive_field.json", "metrics.jsonl"),
+        *("similarity_maps.png", "similarity_maps.json"),
         *("spec.json", "result.json", "manifest.json", "log.txt"),
     }
     path = finished.mlflow.download_artifacts(run.info.run_id, "backbone.safetensors", str(tmp_path))
@@ -174,6 +185,7 @@ def test_the_backbone_is_exported_with_a_card_that_knows_its_teacher_and_data(fi
     assert {path.name for path in (tmp_path / "to").iterdir()} == {
         *("MODEL_CARD.md", "backbone.safetensors", "backbone_detectron2.pth"),
         *("receptive_field.png", "receptive_field.json"),
+        *("similarity_maps.png", "similarity_maps.json"),
     }
     card = (tmp_path / "to" / "MODEL_CARD.md").read_text()
     for kind, key in (("teacher", "sha256"), ("data", "fingerprint")):

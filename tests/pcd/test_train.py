@@ -52,6 +52,7 @@ def test_run_leaves_the_backbone_what_explains_it_and_its_metrics(finished: Fini
     assert names - gone_with_the_result == {
         *("backbone.safetensors", "backbone_detectron2.pth", "MODEL_CARD.md"),
         *("receptive_field.json", "receptive_field.png", "metrics.jsonl"),
+        *("similarity_maps.json", "similarity_maps.png"),
     }
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 from mlflow import MlflowClient
 
+from flows.home import report_path
 from flows.journal import Journal
 from flows.tracking.publisher import Publisher, publish_all
 from flows.tracking.tracker import Tracker
@@ -226,3 +227,20 @@ def test_an_arms_figures_by_several_protocols_stand_apart(
     Tracker(journal.run).log_table(tmp_path)
     metrics = parent_of(client, journal).data.metrics
     assert metrics == {"pcd/fpn_1x/bbox/AP": 33.0, "pcd/c4_1x/bbox/AP": 31.0}
+
+
+def test_the_benchmarks_report_is_sent_if_there_is_one(
+    journal: Journal, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PCD_HOME", str(tmp_path / "reported"))
+    publish(journal)
+    run_id = parent_of(client, journal).info.run_id
+    journal.note("finished")
+    publish(journal)
+    assert "report.html" not in {artifact.path for artifact in client.list_artifacts(run_id)}
+    path = report_path(journal.run.name, journal.run.key)
+    path.parent.mkdir(parents=True)
+    path.write_text("<h1>the report</h1>")
+    publish(journal)
+    sent = client.download_artifacts(run_id, "report.html", str(tmp_path))
+    assert Path(sent).read_text() == "<h1>the report</h1>"

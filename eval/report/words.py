@@ -1,0 +1,117 @@
+"""The main figures of each picture in words, for those who do not see it."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from eval.report.table import HEADLINE_LABELS, ap_text
+
+__all__ = [
+    "ap_words", "curve_words", "field_words", "gallery_words", "interval_words", "loss_words", "mistake_words",
+    "similarity_words",
+]  # fmt: skip
+
+_TASKS: Final = {"bbox": "box", "segm": "mask"}
+_NONE: Final = "Its figures are not at hand."
+
+
+def ap_words(record: Mapping[str, Any]) -> str:
+    """Of ap_table.json."""
+    arms = [
+        f"{row['arm']} by {row['protocol']}: " + ", ".join(f"{label} {row[label]}" for label in given)
+        for row in record.get("printed", ())
+        if (given := [label for label in HEADLINE_LABELS if label in row])
+    ]
+    return _joined("Bars, in per cent", arms)
+
+
+def interval_words(file: Path) -> str:
+    """Of intervals.csv. Raises OSError if it is gone, and KeyError or ValueError if it is another table."""
+    told = []
+    for row in _rows(file):
+        said = f"{row['arm']} by {row['protocol']}, {_TASKS[row['task']]}: AP {_range(row, 'ap', '', '.1f')}"
+        differences = [name.removesuffix(" low") for name in row if name.startswith("Δ ") and name.endswith(" low")]
+        for name in (name for name in differences if row[name]):
+            said += f", difference to {name.removeprefix('Δ ')} {_range(row, name, f'{name} ', '+.1f')}"
+        told.append(said)
+    return _joined("Points with 95 % intervals over images", told)
+
+
+def _range(row: Mapping[str, str], name: str, prefix: str, form: str) -> str:
+    value, low, high = (float(row[key]) for key in (name, f"{prefix}low", f"{prefix}high"))
+    return f"{value:{form}} ({low:{form}} to {high:{form}})"
+
+
+def mistake_words(file: Path) -> str:
+    """Of mistakes.csv: what costs each arm most. Raises what interval_words does."""
+    costs: dict[tuple[str, str, str], dict[str, float]] = {}
+    for row in _rows(file):
+        costs.setdefault((row["arm"], row["protocol"], row["task"]), {})[row["kind"]] = float(row["cost"] or "nan")
+    told = []
+    for (arm, protocol, task), of in costs.items():
+        kind = max(of, key=lambda name: (of[name] == of[name], of[name]))  # a NaN is no largest
+        most = (
+            f"{kind} costs most, {of[kind]:.1f} points of AP50" if of[kind] >= 0.05 else "none costs a tenth of a point"
+        )
+        told.append(f"{arm} by {protocol}, {_TASKS[task]}: {most}")
+    return _joined("Bars for each kind of mistake", told)
+
+
+def _rows(file: Path) -> list[dict[str, str]]:
+    with file.open(newline="") as lines:
+        return list(csv.DictReader(lines))
+
+
+def loss_words(curves: Mapping[str, Path]) -> str:
+    """Of the metrics.jsonl of each curve; those that are gone are left out."""
+    told = []
+    for label, file in curves.items():
+        lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
+        losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+        if losses:
+            told.append(f"{label}: from {losses[0][1]:.3g} to {losses[-1][1]:.3g} at step {losses[-1][0]}")
+    return _joined("Lines of the loss", told)
+
+
+def curve_words(curves: Mapping[str, Sequence[tuple[float, float]]]) -> str:
+    """Of (epoch, per cent) of each pre-training."""
+    told = [
+        f"{label}: {points[0][1]:.1f} at epoch {points[0][0]:g}, {points[-1][1]:.1f} at epoch {points[-1][0]:g}"
+        for label, points in curves.items()
+    ]
+    return _joined("Lines, in per cent", told)
+
+
+def field_words(file: Path) -> str:
+    """Of receptive_field.json. Raises what interval_words does."""
+    record = json.loads(file.read_text())
+    size = record["image_size"][0]
+    told = [
+        f"{said}: half of the field in a square of {record[name]['side_50']} px, 95 % in {record[name]['side_95']} px"
+        for name, said in (("backbone", "backbone alone"), ("with_attention", "with self-attention"))
+        if name in record
+    ]
+    return _joined(f"Maps over an image of {size} px", told)
+
+
+def similarity_words(file: Path) -> str:
+    """Of similarity_maps.json. Raises what interval_words does."""
+    record = json.loads(file.read_text())
+    told = f"{record['found']:.0%} of the student's pixels find their own place among {record['grid'][0]} x "
+    return (
+        told + f"{record['grid'][1]} of the teacher's in {record['images']} images; by chance {record['chance']:.0%}."
+    )
+
+
+def gallery_words(record: Mapping[str, Any]) -> str:
+    """Of ap_table.json: what the columns stand for is worth. Which cells are shown stands over the columns."""
+    told = [f"{row['cell']} with {ap_text(row)}" for row in record.get("cells", ()) if ap_text(row)]
+    return _joined(
+        "Rows of images, first with their ground truth, then with the detections of each arm. The cells", told
+    )
+
+
+def _joined(head: str, told: Sequence[str]) -> str:
+    return f"{head}: {'; '.join(told)}." if told else f"{head}. {_NONE}"
