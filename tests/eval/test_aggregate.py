@@ -149,7 +149,7 @@ def test_cells_of_all_kinds_stand_in_one_table(
         (row["arm"], row["protocol"]): row
         for row in json.loads((tmp_path / "out" / "ap_table.json").read_text())["printed"]
     }
-    assert (printed["pcd", "linear"]["top-1"], printed["pcd", "linear"]["top-1 Δ random"]) == ("60.0", "+30.0")
+    assert (printed["pcd", "linear"]["top-1"], printed["pcd", "linear"]["top-1 Δ random"]) == ("60.0 *", "+30.0")
     assert (printed["pcd", "linear"]["box AP"], printed["pcd", "fpn"]["top-1"]) == ("–", "–")
     assert (printed["pcd", "voc"]["box AP"], printed["pcd", "voc"]["mask AP"]) == ("33.0", "–")
     intervals = pd.read_csv(tmp_path / "out" / "intervals.csv").set_index(["arm", "task"])
