@@ -8,9 +8,6 @@ from typing import Any, Final
 
 import click
 
-from eval.coco_check import check_coco
-from eval.datasets.facts import fit_detector, split_facts
-from eval.datasets.folder import recognise
 from eval.probes.settings import PROBES
 from eval.settings import ClassSet, CocoData, CocoSet, LabelledSet
 from flows.profiles import load_profile
@@ -46,6 +43,11 @@ def with_own_set(profile: str, overrides: Sequence[str], folder: Path) -> tuple[
     Raises:
         PCDError: no set is recognised, its annotations have a fault, or no protocol can be used on its kind.
     """
+    # Late: these cost a plan of a profile as it is more than all else.
+    from eval.coco_check import check_coco
+    from eval.datasets.facts import fit_detector
+    from eval.datasets.folder import recognise
+
     benchmark, settings, name = load_profile(profile, overrides), recognise(folder), set_name(folder)
     plain = {key: protocol.model_dump(mode="json") for key, protocol in benchmark.protocols.items()}
     takes_classes = isinstance(settings, ClassSet)
@@ -79,6 +81,8 @@ def _told(settings: LabelledSet) -> str:
 def _facts(train: Mapping[str, Any], settings: CocoSet) -> list[str]:
     if all(annotation["iscrowd"] for annotation in train["annotations"]):
         raise PCDError(f"{settings.train_annotations} has no object that is not a crowd; nothing can be learnt")
+    from eval.datasets.facts import split_facts
+
     facts = split_facts(train)
     names = list(facts.by_category)
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""
