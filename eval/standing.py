@@ -35,10 +35,12 @@ def standings(cells: pd.DataFrame, metrics: Sequence[str], noise_ap: float) -> d
             by_arm = {arm: figures for arm, figures in by_arm.items() if figures}
             if len(by_arm) < 2:
                 continue
-            best = max(by_arm, key=lambda arm: float(np.mean(by_arm[arm])))
-            found[best, str(protocol), metric] = "best"
+            means = {arm: float(np.mean(figures)) for arm, figures in by_arm.items()}
+            best = max(means, key=lambda arm: means[arm])
             for arm, figures in by_arm.items():
-                if arm != best and _is_within(by_arm[best], figures, noise_ap):
+                if means[arm] == means[best]:  # those that are equal share the place, as where nothing was learnt
+                    found[arm, str(protocol), metric] = "best"
+                elif _is_within(by_arm[best], figures, noise_ap):
                     found[arm, str(protocol), metric] = "within noise"
     return found
 
@@ -48,7 +50,7 @@ def _is_within(best: Sequence[float], other: Sequence[float], noise_ap: float) -
     if min(len(best), len(other)) < 2:
         return difference <= max(tolerance_of(best, noise_ap).ap, tolerance_of(other, noise_ap).ap)
     if np.ptp(best) == 0 and np.ptp(other) == 0:  # no spread at all, of which Welch's t knows nothing
-        return difference == 0
+        return False
     interval = stats.ttest_ind(best, other, equal_var=False).confidence_interval(_CONFIDENCE)
     return bool(interval.low <= 0)
 

@@ -40,7 +40,11 @@ def test_several_seeds_are_judged_by_welchs_t_and_not_by_the_stated_noise() -> N
 
 def test_seeds_without_any_spread_are_compared_as_they_are() -> None:
     assert found(a=[20.0, 20.0], b=[22.0, 22.0]) == {"b": "best"}
-    assert found(a=[22.0, 22.0], b=[22.0, 22.0]) == {"a": "best", "b": "within noise"}
+
+
+def test_arms_that_are_equal_share_the_first_place() -> None:
+    assert found(a=[22.0, 22.0], b=[22.0, 22.0]) == {"a": "best", "b": "best"}
+    assert found(a=[0.0], b=[0.0]) == {"a": "best", "b": "best"}
 
 
 def test_one_arm_alone_is_not_the_best_of_anything() -> None:
