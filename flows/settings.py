@@ -83,6 +83,9 @@ class Runtime(StageRuntime):
         1800, gt=0, description="a stage without a sign of progress for so long is stopped, and counts as failed"
     )
     parallel: int = Field(1, ge=1, description="stages that run at once, each on devices of its own")
+    register_students: bool = Field(
+        True, description="put the best student of each pre-trained arm into MLflow's model registry"
+    )
 
     @model_validator(mode="after")
     def _machines_can_meet(self) -> "Runtime":

@@ -51,6 +51,13 @@ class TorchvisionBackbone(Backbone):
                     maps[_STAGES[stride]] = x
         return maps
 
+    def forward(self, images: Tensor) -> Tensor:
+        """(B, 3, H, W) -> (B, channels, H/32, W/32), without a look at any size, so that it can be traced for all."""
+        x = images
+        for part in self.children():
+            x = part(x)
+        return x
+
 
 class TimmBackbone(Backbone):
     """What `timm.create_model(name, features_only=True)` gives, under the tensor names it has there.

@@ -9,6 +9,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from types import TracebackType
 from typing import Final
 
@@ -16,6 +17,7 @@ from mlflow.exceptions import MlflowException
 
 from flows.journal import Event, Journal
 from flows.tracking.client import is_doubtful, is_refusal
+from flows.tracking.student_model import write_student_model
 from flows.tracking.tracker import Tracker
 
 __all__ = ["Publisher", "publish_all"]
@@ -47,7 +49,9 @@ class Publisher:
     ) -> None:
         began = time.monotonic()
         self._over.set()
-        while self._thread.is_alive() and time.monotonic() < max(began, self._telling.took) + self._patience:
+        while self._thread.is_alive() and (
+            self._telling.is_at_own_work or time.monotonic() < max(began, self._telling.took) + self._patience
+        ):
             self._thread.join(0.1)
         self._given_up.set()
         if self.is_through:
@@ -91,6 +95,8 @@ class _Telling:
         self._began = False
         self.took = 0.0
         """When MLflow last took something, by time.monotonic()."""
+        self.is_at_own_work = False
+        """It makes something that MLflow is to be told; nobody waits for MLflow meanwhile."""
 
     @property
     def is_through(self) -> bool:
@@ -140,9 +146,28 @@ class _Telling:
             if event.folder is not None:
                 self._tracker.log_table(Path(event.folder))
             self._tracker.log_report()
+            if event.folder is not None:
+                self._register_students(Path(event.folder))
             self._tracker.end_benchmark(event.status, event.reason)
         else:
             self._say_stage(stage, event)
+
+    def _register_students(self, table: Path) -> None:
+        stages = {s: event for s, event in self._journal.stages.items() if s and event.status in ("cached", "done")}
+        folders = {stage: Path(event.folder) for stage, event in stages.items() if event.folder}
+        for student in self._tracker.new_students(table, folders):
+            with TemporaryDirectory() as folder:
+                model = Path(folder) / "model"
+                self.is_at_own_work = True
+                try:
+                    write_student_model(student.student, student.pretrain, model)
+                except Exception:  # whatever it is, the run's end is told all the same
+                    _log.exception("the student of %s cannot be made a model of MLflow's", student.stage)
+                    continue
+                finally:
+                    self.took, self.is_at_own_work = time.monotonic(), False
+                self._tracker.register(student, model)
+            self.took = time.monotonic()
 
     def _say_stage(self, stage: str, event: Event) -> None:
         tracker, folder = self._tracker, Path(event.folder or ".")

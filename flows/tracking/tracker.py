@@ -22,6 +22,7 @@ from flows.journal import Run
 from flows.logins import without_login
 from flows.supervision.metrics_tail import read_lines
 from flows.tracking.client import alone, open_client
+from flows.tracking.registry import BestStudent, best_students, find_version, point_best_at, register_student
 from flows.tracking.repeatable import (
     Series,
     flatten,
@@ -117,6 +118,27 @@ class Tracker:
         report = report_path(self._run.name, self._run.key, self._run.store_part)
         if report.exists():
             self._client.log_text(self.run_id, report.read_text(), "report.html")
+
+    def new_students(self, table: Path, folders: Mapping[str, Path]) -> Iterator[BestStudent]:
+        """The best of each arm that the model registry lacks; those that it has are its best ones from now on.
+
+        A rerun's are its original's.
+        """
+        wanted = self._run.settings.get("runtime", {}).get("register_students", True)
+        if not wanted or self._run.store_part or not (table / "ap_table.json").exists():
+            return
+        for student in best_students(self._run.name, table, self._run.stages, folders):
+            version = find_version(self._client, student)
+            if version is None:
+                yield student
+            else:
+                point_best_at(self._client, version)
+
+    def register(self, student: BestStudent, model: Path) -> None:
+        """`model`: of flows.tracking.student_model.write_student_model."""
+        child = self._known(student.stage)
+        if child is not None:
+            register_student(self._client, self.experiment_id, child.info.run_id, student, model)
 
     def end_benchmark(self, status: str, reason: str | None) -> None:
         if reason:

@@ -1,0 +1,123 @@
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+
+import mlflow.pytorch
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from flows.journal import Journal
+from flows.tracking.registry import BEST
+from pcd.export import export_backbone, export_for_detectron2
+from pcd.students import build_student
+from tests.flows.tracking.tracked_runs import Child, finished_stage, publish
+
+pytestmark = [
+    pytest.mark.filterwarnings(
+        # MLflow 3.17 with SQLAlchemy 2.1, and torch.export with copyreg: theirs.
+        "ignore::sqlalchemy.exc.SADeprecationWarning",
+        "ignore::ResourceWarning",
+        "ignore::DeprecationWarning",
+        "ignore::FutureWarning",
+        "ignore:.*Any type hint is inferred as AnyType:UserWarning",
+    ),
+    pytest.mark.slow,
+]
+
+Finish = Callable[[Mapping[str, float]], Journal]
+
+
+@pytest.fixture
+def finish(journal: Journal, tmp_path: Path, request: pytest.FixtureRequest) -> Finish:
+    """A benchmark of the arms pcd and random, whose seeds of pcd came to the given box AP, is over."""
+
+    def over(box_ap: Mapping[str, float]) -> Journal:
+        settings = json.loads(json.dumps(journal.run.settings))
+        settings["runtime"]["register_students"] = True
+        pretrain = journal.run.stages["pretrain:pcd.seed0"]
+        stages = {f"pretrain:{cell}": {**pretrain, "key": f"key-of-{cell}"} for cell in box_ap}
+        run = replace(
+            journal.run, name=f"b-{abs(hash(request.node.name))}", settings=settings,
+            stages={**journal.run.stages, **stages},
+        )  # fmt: skip
+        told = Journal.begin(run, tmp_path / "again")
+        for number, stage in enumerate(stages):
+            folder = Path(finished_stage(tmp_path / stage.replace(":", "-")))
+            torch.manual_seed(number)
+            backbone = build_student("resnet18")
+            export_backbone(backbone, folder / "backbone.safetensors", {})
+            export_for_detectron2(backbone, folder / "backbone_detectron2.pth")
+            (folder / "MODEL_CARD.md").write_text(f"# The student of {stage}\n" + "more of it " * 600)
+            told.note("done", stage, folder=str(folder))
+        told.note("finished", folder=_table(tmp_path / "table", box_ap))
+        return told
+
+    return over
+
+
+def _table(folder: Path, box_ap: Mapping[str, float]) -> str:
+    folder.mkdir(exist_ok=True)
+    names = [*box_ap, "random.seed0"]
+    cells = [{"cell": n, "pretrain": n if n in box_ap else None} for n in names]
+    (folder / "spec.json").write_text(json.dumps({"settings": {"cells": cells}}))
+    rows = [
+        {"cell": n, "arm": n.partition(".")[0], "protocol": "smoke_fpn", "seed": int(n[-1]), "bbox/AP": box_ap.get(n, 50.0)}
+        for n in names
+    ]  # fmt: skip
+    (folder / "ap_table.json").write_text(json.dumps({"arms": [], "cells": rows}))
+    for name in ("ap_summary.md", "ap_table.md"):
+        (folder / name).write_text("| arm |\n")
+    return str(folder)
+
+
+def test_the_best_seed_of_each_pre_trained_arm_is_registered_once(
+    finish: Finish, client: MlflowClient, child: Child, monkeypatch: pytest.MonkeyPatch, database: str
+) -> None:
+    journal = finish({"pcd.seed0": 20.0, "pcd.seed1": 25.0})
+    for _ in range(2):
+        publish(journal)
+    name = f"{journal.run.name}_pcd"
+    (version,) = client.search_model_versions(f"name = '{name}'")
+    assert (version.tags["pcd.seed"], version.tags["box AP"], version.tags["pcd.key"]) == ("1", "25.0", "key-of-pcd.seed1")
+    assert version.description.startswith("# The student of pretrain:pcd.seed1")
+    assert client.get_model_version_by_alias(name, BEST).version == version.version
+    assert version.run_id == child("pretrain:pcd.seed1").info.run_id
+    assert client.search_registered_models(f"name = '{journal.run.name}_random'") == []
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
+    model = mlflow.pytorch.load_model(f"models:/{name}@{BEST}")
+    torch.manual_seed(1)
+    student, images = build_student("resnet18").eval(), torch.rand(3, 3, 96, 128)
+    torch.testing.assert_close(model(images), student(images), rtol=0, atol=0)
+
+
+def test_a_students_files_travel_with_its_model(
+    finish: Finish, client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, database: str
+) -> None:
+    journal = finish({"pcd.seed0": 20.0})
+    publish(journal)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", database)
+    place = mlflow.artifacts.download_artifacts(f"models:/{journal.run.name}_pcd@{BEST}", dst_path=str(tmp_path / "m"))
+    files = {path.name for path in (Path(place) / "extra_files").iterdir()}
+    assert files == {"backbone.safetensors", "backbone_detectron2.pth", "MODEL_CARD.md"}
+
+
+def test_a_student_that_cannot_be_read_is_no_reason_to_leave_the_run_open(
+    finish: Finish, client: MlflowClient, tmp_path: Path
+) -> None:
+    journal = finish({"pcd.seed0": 20.0})
+    (tmp_path / "pretrain-pcd.seed0" / "backbone.safetensors").write_bytes(b"garbage")
+    publish(journal)
+    (run,) = client.search_runs(["1"], f"tags.`mlflow.runName` = '{journal.run.name}'")
+    assert run.info.status == "FINISHED"
+    assert client.search_registered_models(f"name = '{journal.run.name}_pcd'") == []
+
+
+def test_a_rerun_registers_nothing(finish: Finish, client: MlflowClient, tmp_path: Path) -> None:
+    journal = finish({"pcd.seed0": 20.0})
+    rerun = Journal(replace(journal.run, store_part="rerun-1"), journal.path)
+    rerun.note("finished", folder=_table(tmp_path / "table", {"pcd.seed0": 20.0}))
+    publish(rerun)
+    assert client.search_registered_models(f"name = '{journal.run.name}_pcd'") == []
