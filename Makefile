@@ -45,13 +45,14 @@ ui: setup  ## The MLflow and Prefect pages, on loopback
 
 setup: $(STAMP)
 
+# Bytecode is compiled here, once: hundreds of processes start from it, some where Python writes none by itself.
 $(STAMP):
 	@$(PYTHON) infra/check_python.py
 	@rm -f .venv/.ready-*
 	@echo "installing the locked packages into .venv (torch with its CUDA libraries: about 6 GB)"
 	@$(PYTHON) -m venv --clear .venv
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r infra/bootstrap.lock
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements.lock
+	@$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --require-hashes -r requirements.lock
 	@$(BIN)/python infra/install_detectron2.py --force
 	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --offline -e .
 	@touch $@

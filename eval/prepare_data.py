@@ -17,7 +17,7 @@ from PIL import Image
 from eval.data import DataSet, Split, write_data_set
 from eval.datasets.own import describe_labelled, prepare_labelled
 from eval.settings import CocoData, DataStageSettings, LabelledSet, PoolData, ShapesData
-from eval.shapes import CLASS_NAMES, coco_annotation, draw_scene
+from eval.shapes import CLASS_NAMES, Scene, coco_annotation, draw_object, draw_scene
 from pcd.image_folder import scan_images, scan_pool
 from pcd.image_sources import open_listing, save_index
 from pcd.stage import Spec, Stopped, run_stage, write_json
@@ -51,7 +51,7 @@ def _draw_shapes(spec: Spec, settings: ShapesData) -> DataSet:
     for split in _SPLITS:
         (spec.out / split).mkdir(exist_ok=True)
     with ProcessPoolExecutor(spec.runtime["threads"]) as workers:
-        draw = partial(_draw_block, spec.out, settings.size, settings.seed)
+        draw = partial(_draw_block, spec.out, settings)
         for (split, block), (images, annotations) in zip(blocks, workers.map(draw, blocks), strict=True):
             coco[split]["images"] += images
             coco[split]["annotations"] += annotations
@@ -79,18 +79,24 @@ def _blocks(images: int) -> Iterator[range]:
 
 
 def _draw_block(
-    root: Path, size: int, seed: int, block: tuple[str, range]
+    root: Path, settings: ShapesData, block: tuple[str, range]
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Draw and save some images of a split; returns their COCO records, annotation ids still 0."""
     split, indices = block
     images, annotations = [], []
     for index in indices:
-        scene = draw_scene(size, seed, _SPLITS.index(split), index)
+        scene = _draw(settings, split, index)
         name = f"{index:06d}.jpg"
         Image.fromarray(scene.image).save(root / split / name, quality=95)
-        images.append({"id": index + 1, "file_name": name, "width": size, "height": size})
+        images.append({"id": index + 1, "file_name": name, "width": settings.size, "height": settings.size})
         annotations += [coco_annotation(shape, index + 1, 0) for shape in scene.objects]
     return images, annotations
+
+
+def _draw(settings: ShapesData, split: str, index: int) -> Scene:
+    if split == "pool" and settings.pool_of == "objects":
+        return draw_object(settings.size, settings.seed, index)
+    return draw_scene(settings.size, settings.seed, _SPLITS.index(split), index)
 
 
 def _empty_coco() -> dict[str, Any]:

@@ -20,6 +20,9 @@ class ShapesData(Settings):
     size: int = setting(128, "side of an image, pixels", "ours", ge=32, le=1024)
     seed: int = setting(0, "of all images", "ours", ge=0)
     pool: int = setting(4000, "unlabelled images for pre-training", "ours", ge=1)
+    pool_of: Literal["scenes", "objects"] = setting(
+        "scenes", "what they show: scenes as the labelled ones do, or one large shape each", "ours"
+    )
     train: int = setting(300, "labelled images for fine-tuning", "ours", ge=1)
     val: int = setting(150, "labelled images for evaluation", "ours", ge=1)
 

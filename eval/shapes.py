@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-__all__ = ["CLASS_NAMES", "Scene", "ShapeObject", "coco_annotation", "draw_scene"]
+__all__ = ["CLASS_NAMES", "Scene", "ShapeObject", "coco_annotation", "draw_object", "draw_scene"]
 
 FloatImage = NDArray[np.float32]
 Mask = NDArray[np.bool_]
@@ -84,6 +84,9 @@ _SHAPES: Final[dict[str, Callable[[FloatImage, FloatImage], Mask]]] = {
 }
 CLASS_NAMES: Final = tuple(_SHAPES)
 
+_OBJECTS: Final = 3
+"""Stands where `draw_scene` has its split, so that no object's image is any scene's."""
+
 
 def draw_scene(size: int, seed: int, split: int, index: int) -> Scene:
     """Draw image `index` of a split (0: pool, 1: train, 2: val), `size` x `size` pixels."""
@@ -98,6 +101,19 @@ def draw_scene(size: int, seed: int, split: int, index: int) -> Scene:
     canvas += random.normal(0, random.uniform(0.0, 0.04), canvas.shape).astype(np.float32)
     image = (np.clip(canvas, 0, 1) * 255).astype(np.uint8)
     return Scene(image, tuple(o for o in placed if o.is_crowd or o.mask.sum() >= MIN_VISIBLE_PIXELS))
+
+
+def draw_object(size: int, seed: int, index: int) -> Scene:
+    """Draw image `index` of a pool of single objects: one large shape about the middle, as photographs of things have.
+
+    Such a pool is to scenes what ImageNet is to COCO.
+    """
+    random = np.random.default_rng([seed, _OBJECTS, index])
+    canvas = _texture(random, size, contrast=0.35)
+    centre = random.uniform(0.35 * size, 0.65 * size, 2)
+    shape = _draw_shape(random, canvas, size * random.uniform(0.22, 0.42), centre=(centre[0], centre[1]))
+    canvas += random.normal(0, random.uniform(0.0, 0.04), canvas.shape).astype(np.float32)
+    return Scene((np.clip(canvas, 0, 1) * 255).astype(np.uint8), (shape,))
 
 
 def coco_annotation(shape: ShapeObject, image_id: int, annotation_id: int) -> dict[str, Any]:

@@ -114,6 +114,14 @@ def show(record: "RunRecord", as_json: bool) -> None:
 
     print_table(folder)
     click.echo(f"\ntable and figures: {folder}")
-    click.echo(
-        f"pages: `pcd ui` (or `make ui`), then\n  MLflow   {record.mlflow_page}\n  Prefect  {record.prefect_page}"
-    )
+    from flows.tracking.saved_views import cells_page, runs_page
+
+    pages = {
+        "MLflow": record.mlflow_page,
+        "  cells": cells_page(record.mlflow_page, record.name),
+        "  runs": runs_page(record.mlflow_page, record.name),
+        "Prefect": record.prefect_page,
+    }
+    click.echo("pages: `pcd ui` (or `make ui`), then")
+    for name, page in pages.items():
+        click.echo(f"  {name:<8} {page}")

@@ -23,6 +23,11 @@ BEST: Final = "best"
 _MOST_CHARACTERS: Final = 5000
 """MLflow takes no longer description; the whole card lies among the model's files."""
 
+_HOW_TO_LOAD: Final = (
+    '`mlflow.pytorch.load_model("models:/{name}@{alias}")` gives (B, 3, H, W) -> (B, C, H/32, W/32). '
+    "The files that are named below lie in the model's `extra_files/`.\n\n"
+)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BestStudent:
@@ -97,7 +102,7 @@ def register_student(
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    card = (student.pretrain / "MODEL_CARD.md").read_text()
+    card = _HOW_TO_LOAD.format(name=student.name, alias=BEST) + (student.pretrain / "MODEL_CARD.md").read_text()
     # By its place: "models:/…" would be looked up where MLFLOW_TRACKING_URI says, which may be another database.
     version = client.create_model_version(
         student.name, logged.artifact_location, run_id, tags=student.tags,

@@ -17,6 +17,7 @@ from mlflow.entities import Run as TrackedRun
 from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
 
+from eval.table import HEADLINES
 from flows.home import report_path
 from flows.journal import Run
 from flows.logins import without_login
@@ -33,6 +34,7 @@ from flows.tracking.repeatable import (
     set_tags,
     take_back_tag,
 )
+from flows.tracking.saved_views import save_views
 from pcd.errors import PCDError
 
 __all__ = ["STATUSES", "Tracker"]
@@ -112,6 +114,8 @@ class Tracker:
             if name.endswith(" mean") and value is not None
         }
         log_figures(self._client, self.run_id, means)
+        headlines = [name for name in means if name.endswith(tuple(HEADLINES))]
+        save_views(self._client, self.experiment_id, self._run.name, self.run_id, headlines)
 
     def log_report(self) -> None:
         """The benchmark's page, if there is one."""

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
 from pycocotools.coco import COCO
 
 from eval.coco_check import check_coco
 from eval.data import read_data_set
-from eval.shapes import CLASS_NAMES
+from eval.shapes import CLASS_NAMES, draw_object
 from pcd.image_sources import open_pool
 from pcd.write_shards import write_shards
 
@@ -113,6 +114,17 @@ def test_another_run_with_other_threads_has_the_same_fingerprint(shapes_set: Pat
 def test_another_seed_has_another_fingerprint(shapes_set: Path, draw_set: Callable[..., Path], tmp_path: Path) -> None:
     other = draw_set(tmp_path / "seed1", seed=1)
     assert read_data_set(other).fingerprint != read_data_set(shapes_set).fingerprint
+
+
+def test_a_pool_of_objects_shows_one_each_and_leaves_the_labelled_images_as_they_are(
+    shapes_set: Path, draw_set: Callable[..., Path], tmp_path: Path
+) -> None:
+    objects = draw_set(tmp_path / "objects", pool_of="objects")
+    pool = np.asarray(Image.open(objects / "pool" / "000003.jpg"))
+    away = [abs(pool - draw_object(pool.shape[0], 0, index).image.astype(float)).mean() for index in range(10)]
+    assert np.argmin(away) == 3  # not the same to the bit: JPEG
+    assert files_of(objects / "val") == files_of(shapes_set / "val")
+    assert read_data_set(objects).fingerprint != read_data_set(shapes_set).fingerprint
 
 
 def test_progress_ends_at_the_number_of_images(shapes_set: Path) -> None:

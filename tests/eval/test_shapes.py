@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from pycocotools import mask as coco_mask
 
-from eval.shapes import CLASS_NAMES, MIN_VISIBLE_PIXELS, Scene, coco_annotation, draw_scene
+from eval.shapes import CLASS_NAMES, MIN_VISIBLE_PIXELS, Scene, coco_annotation, draw_object, draw_scene
 
 SIZE = 96
 HASH_PROGRAM = """
@@ -59,6 +59,19 @@ def test_a_scene_does_not_depend_on_those_drawn_before() -> None:
 @pytest.mark.parametrize("other", [(1, 1, 3), (0, 2, 3), (0, 1, 4)], ids=["seed", "split", "index"])
 def test_another_seed_split_or_index_draws_another_image(other: tuple[int, int, int]) -> None:
     assert (draw_scene(64, 0, 1, 3).image != draw_scene(64, *other).image).mean() > 0.5
+
+
+def test_an_object_is_one_large_shape_about_the_middle_and_of_no_scene() -> None:
+    for index in range(50):
+        scene = draw_object(SIZE, 0, index)
+        (shape,) = scene.objects
+        x, y, width, height = tight_box(shape.mask)
+        assert shape.mask.mean() > 0.02
+        assert 0.15 * SIZE < x + width / 2 < 0.85 * SIZE
+        assert 0.15 * SIZE < y + height / 2 < 0.85 * SIZE
+        assert all((scene.image != draw_scene(SIZE, 0, split, index).image).any() for split in range(3))
+    assert {draw_object(SIZE, 0, index).objects[0].category for index in range(50)} == set(range(len(CLASS_NAMES)))
+    assert (draw_object(SIZE, 0, 7).image == draw_object(SIZE, 0, 7).image).all()
 
 
 def test_a_scene_is_an_rgb_image_with_masks_of_its_size() -> None:

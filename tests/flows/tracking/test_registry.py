@@ -62,10 +62,8 @@ def _table(folder: Path, box_ap: Mapping[str, float]) -> str:
     names = [*box_ap, "random.seed0"]
     cells = [{"cell": n, "pretrain": n if n in box_ap else None} for n in names]
     (folder / "spec.json").write_text(json.dumps({"settings": {"cells": cells}}))
-    rows = [
-        {"cell": n, "arm": n.partition(".")[0], "protocol": "smoke_fpn", "seed": int(n[-1]), "bbox/AP": box_ap.get(n, 50.0)}
-        for n in names
-    ]  # fmt: skip
+    axes = {name: {"arm": name.partition(".")[0], "protocol": "smoke_fpn", "seed": int(name[-1])} for name in names}
+    rows = [{"cell": name, **axes[name], "bbox/AP": box_ap.get(name, 50.0)} for name in names]
     (folder / "ap_table.json").write_text(json.dumps({"arms": [], "cells": rows}))
     for name in ("ap_summary.md", "ap_table.md"):
         (folder / name).write_text("| arm |\n")
@@ -80,8 +78,13 @@ def test_the_best_seed_of_each_pre_trained_arm_is_registered_once(
         publish(journal)
     name = f"{journal.run.name}_pcd"
     (version,) = client.search_model_versions(f"name = '{name}'")
-    assert (version.tags["pcd.seed"], version.tags["box AP"], version.tags["pcd.key"]) == ("1", "25.0", "key-of-pcd.seed1")
-    assert version.description.startswith("# The student of pretrain:pcd.seed1")
+    assert (version.tags["pcd.seed"], version.tags["box AP"], version.tags["pcd.key"]) == (
+        "1",
+        "25.0",
+        "key-of-pcd.seed1",
+    )
+    assert f"models:/{name}@{BEST}" in version.description
+    assert "# The student of pretrain:pcd.seed1" in version.description
     assert client.get_model_version_by_alias(name, BEST).version == version.version
     assert version.run_id == child("pretrain:pcd.seed1").info.run_id
     assert client.search_registered_models(f"name = '{journal.run.name}_random'") == []
