@@ -1,4 +1,4 @@
-"""`pcd teachers train-demo`: train the demo's teacher on the shapes pool, and put it where the registry finds it."""
+"""`pcd teachers train-demo`: train the teacher of `demo` and `mini` on the latter's pool, and put it where the registry finds it."""
 
 import shutil
 import sys
@@ -21,12 +21,12 @@ __all__ = ["train"]
 
 
 def train(output: Path | None, changes: dict[str, Any]) -> None:
-    """Draw the demo profile's data if the store lacks it, train, and copy checkpoint and recipe to `output`.
+    """Draw the data of the profile `mini` if the store lacks them, train, and copy checkpoint and recipe to `output`.
 
     `changes` lie over pcd.teachers.train_demo.DemoTeacherSettings.
     """
     treat_sigterm_as_ctrl_c()
-    benchmark = load_profile("demo", ["arms=[random]"])
+    benchmark = load_profile("mini", ["arms=[random]"])
     store, runtime = Store(home() / "store"), benchmark.runtime
     data = make_plan(benchmark).stages[0]
     settings = {"data": benchmark.data.model_dump(mode="json"), "demo_teacher": changes}
