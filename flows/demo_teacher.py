@@ -1,4 +1,4 @@
-"""`pcd teachers train-demo`: train the teacher of `demo` and `mini` on the latter's pool, and put it where the registry finds it."""
+"""`pcd teachers train-demo`: train the teacher of `demo` and `mini`, and put it where the registry finds it."""
 
 import shutil
 import sys

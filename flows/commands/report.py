@@ -118,7 +118,7 @@ def show(record: "RunRecord", as_json: bool) -> None:
 
     pages = {
         "MLflow": record.mlflow_page,
-        "  cells": cells_page(record.mlflow_page, record.name),
+        "  cells": cells_page(record.mlflow_page, record.mlflow_run_id),
         "  runs": runs_page(record.mlflow_page, record.name),
         "Prefect": record.prefect_page,
     }

@@ -96,7 +96,7 @@ class _Telling:
         self.took = 0.0
         """When MLflow last took something, by time.monotonic()."""
         self.is_at_own_work = False
-        """It makes something that MLflow is to be told; nobody waits for MLflow meanwhile."""
+        """It registers students, which may take longer than MLflow is waited for."""
 
     @property
     def is_through(self) -> bool:
@@ -146,28 +146,29 @@ class _Telling:
             if event.folder is not None:
                 self._tracker.log_table(Path(event.folder))
             self._tracker.log_report()
+            self._tracker.end_benchmark(event.status, event.reason)
             if event.folder is not None:
                 self._register_students(Path(event.folder))
-            self._tracker.end_benchmark(event.status, event.reason)
         else:
             self._say_stage(stage, event)
 
     def _register_students(self, table: Path) -> None:
+        """Once, whatever comes of it: the run is over without it, and its next one tries again what is missing."""
         stages = {s: event for s, event in self._journal.stages.items() if s and event.status in ("cached", "done")}
         folders = {stage: Path(event.folder) for stage, event in stages.items() if event.folder}
-        for student in self._tracker.new_students(table, folders):
-            with TemporaryDirectory() as folder:
-                model = Path(folder) / "model"
-                self.is_at_own_work = True
-                try:
-                    write_student_model(student.student, student.pretrain, model)
-                except Exception:  # whatever it is, the run's end is told all the same
-                    _log.exception("the student of %s cannot be made a model of MLflow's", student.stage)
-                    continue
-                finally:
-                    self.took, self.is_at_own_work = time.monotonic(), False
-                self._tracker.register(student, model)
-            self.took = time.monotonic()
+        self.is_at_own_work = True
+        try:
+            for student in self._tracker.new_students(table, folders):
+                with TemporaryDirectory() as folder:
+                    try:
+                        write_student_model(student.student, student.pretrain, Path(folder) / "model")
+                        self._tracker.register(student, Path(folder) / "model")
+                    except Exception:
+                        _log.exception("%s is not in MLflow's model registry", student.name)
+        except Exception:
+            _log.exception("MLflow's model registry did not answer")
+        finally:
+            self.is_at_own_work = False
 
     def _say_stage(self, stage: str, event: Event) -> None:
         tracker, folder = self._tracker, Path(event.folder or ".")

@@ -1,7 +1,7 @@
 """MLflow's model registry: the best student of each pre-trained arm as `<benchmark>_<arm>`, a version for each.
 
 The alias `best` stands at the newest benchmark's: versions of other settings, data or protocols are not compared. Which
-seed was best is said by the first protocol's first figure, and a version's tags tell both.
+seed was best is said by the benchmark's first protocol and its first figure, and a version's tags tell both.
 """
 
 import json
@@ -22,10 +22,9 @@ __all__ = ["BEST", "BestStudent", "best_students", "find_version", "point_best_a
 BEST: Final = "best"
 _MOST_CHARACTERS: Final = 5000
 """MLflow takes no longer description; the whole card lies among the model's files."""
-
 _HOW_TO_LOAD: Final = (
-    '`mlflow.pytorch.load_model("models:/{name}@{alias}")` gives (B, 3, H, W) -> (B, C, H/32, W/32). '
-    "The files that are named below lie in the model's `extra_files/`.\n\n"
+    '`mlflow.pytorch.load_model("models:/{name}@{alias}")`, with MLFLOW_TRACKING_URI set to this server or database, '
+    "gives (B, 3, H, W) -> (B, C, H/32, W/32). The files that are named below lie in the model's `extra_files/`.\n\n"
 )
 
 
@@ -46,33 +45,33 @@ class BestStudent:
 
 
 def best_students(
-    benchmark: str, table: Path, stages: Mapping[str, Mapping[str, Any]], folders: Mapping[str, Path]
+    benchmark: str, protocol: str, table: Path, stages: Mapping[str, Mapping[str, Any]], folders: Mapping[str, Path]
 ) -> Iterator[BestStudent]:
-    """One of each arm that was pre-trained and judged, in the table's order.
+    """One of each arm that was pre-trained and has no hole in this protocol, in the table's order.
 
     Args:
+        protocol: the one that judges.
         table: folder of the aggregate stage.
         stages: of the run's journal; `folders`: where those of them lie that the store has.
     """
     cells = {cell["cell"]: cell for cell in json.loads((table / "spec.json").read_text())["settings"]["cells"]}
-    judged = [row for row in json.loads((table / "ap_table.json").read_text())["cells"] if row["cell"] in cells]
+    content = json.loads((table / "ap_table.json").read_text())
+    torn = {hole["arm"] for hole in content.get("holes", []) if hole["protocol"] == protocol}
     by_arm: dict[str, list[dict[str, Any]]] = {}
-    for row in judged:
-        if cells[row["cell"]]["pretrain"]:
+    for row in content["cells"]:
+        if row["protocol"] == protocol and row["arm"] not in torn and cells.get(row["cell"], {}).get("pretrain"):
             by_arm.setdefault(row["arm"], []).append(row)
     for arm, rows in by_arm.items():
-        first = [row for row in rows if row["protocol"] == rows[0]["protocol"]]
-        metric = next((name for name in HEADLINES if all(row.get(name) is not None for row in first)), None)
+        metric = next((name for name in HEADLINES if all(row.get(name) is not None for row in rows)), None)
         if metric is None:
             continue
-        best = max(first, key=lambda row: float(row[metric]))
+        best = max(rows, key=lambda row: float(row[metric]))
         stage = f"pretrain:{cells[best['cell']]['pretrain']}"
         if stage not in folders:
             continue
         tags = {
-            "pcd.arm": arm, "pcd.seed": str(best["seed"]), "pcd.protocol": best["protocol"],
-            "pcd.key": stages[stage]["key"], HEADLINES[metric]: f"{best[metric]:.1f}",
-            "pcd.of_seeds": str(len(first)),
+            "pcd.arm": arm, "pcd.seed": str(best["seed"]), "pcd.protocol": protocol,
+            "pcd.key": str(stages[stage]["key"]), HEADLINES[metric]: f"{best[metric]:.1f}",
         }  # fmt: skip
         student = stages[stage]["settings"]["pretrain"]["student"]
         yield BestStudent(
@@ -93,20 +92,21 @@ def register_student(
 
     Whoever was interrupted in between leaves a logged model without a version, and a second one is made.
     """
-    logged = client.create_logged_model(experiment, student.name, run_id, student.tags, model_type="student")
-    client.log_model_artifacts(logged.model_id, str(model))
-    client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
-    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
-    try:
+    card = student.pretrain / "MODEL_CARD.md"
+    description = _HOW_TO_LOAD.format(name=student.name, alias=BEST) + (card.read_text() if card.exists() else "")
+    try:  # before anything is sent: a registry may refuse the name, or be none
         client.create_registered_model(student.name)
     except MlflowException as error:
         if error.error_code != "RESOURCE_ALREADY_EXISTS":
             raise
-    card = _HOW_TO_LOAD.format(name=student.name, alias=BEST) + (student.pretrain / "MODEL_CARD.md").read_text()
+    logged = client.create_logged_model(experiment, student.name, run_id, student.tags, model_type="student")
+    client.log_model_artifacts(logged.model_id, str(model))
+    client.finalize_logged_model(logged.model_id, LoggedModelStatus.READY)
+    client.log_outputs(run_id, [LoggedModelOutput(logged.model_id, step=0)])
     # By its place: "models:/…" would be looked up where MLFLOW_TRACKING_URI says, which may be another database.
     version = client.create_model_version(
         student.name, logged.artifact_location, run_id, tags=student.tags,
-        description=card[:_MOST_CHARACTERS], model_id=logged.model_id,
+        description=description[:_MOST_CHARACTERS], model_id=logged.model_id,
     )  # fmt: skip
     point_best_at(client, version)
     return version

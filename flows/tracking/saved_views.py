@@ -12,38 +12,30 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:  # `pcd report` makes links and has no need of MLflow
     from mlflow import MlflowClient
 
-__all__ = ["cells_page", "runs_page", "save_views"]
+__all__ = ["cells_page", "runs_page", "save_cells_view", "save_runs_view"]
 
 _TAG: Final = "mlflow.sharedViewState."
 _MOST_METRICS: Final = 12
 _CELL_METRICS: Final = ("bbox/AP", "segm/AP", "bbox/AP50", "segm/AP50", "top1", "knn_top1")
 
 
-def save_views(
-    client: "MlflowClient", experiment: str, benchmark: str, run_id: str, means: Sequence[str]
-) -> None:  # fmt: skip
-    """Two views under the benchmark's name, or renew them: its runs side by side, and the cells of the newest.
+def save_runs_view(client: "MlflowClient", experiment: str, benchmark: str, means: Sequence[str]) -> None:
+    """All runs of this name side by side, or renew that view.
 
     Args:
-        run_id: of the newest.
-        means: names of the figures that its own run has, arm/protocol/metric; the first of them become columns.
+        means: names of the figures that such a run has, arm/protocol/metric; the first of them become columns.
     """
-    runs = _view(
-        [_column("tags", "pcd.outcome"), *(_column("metrics", name) for name in means[:_MOST_METRICS])],
-        f"tags.`pcd.stage` = 'benchmark' AND attributes.run_name = '{benchmark}'",
-    )
-    cells = _view(
-        [_column("tags", f"pcd.{axis}") for axis in ("arm", "protocol", "seed")]
-        + [_column("metrics", name) for name in _CELL_METRICS],
-        f"tags.`pcd.benchmark_run` = '{run_id}' AND tags.`pcd.protocol` LIKE '%'",
-    )
-    for key, name, state in (
-        (_runs_key(benchmark), "runs", runs),
-        (_cells_key(benchmark), "cells of the newest", cells),
-    ):
-        now = int(time.time() * 1000)
-        value = {"name": f"{benchmark}: {name}", "createdAt": now, "updatedAt": now, "state": json.dumps(state)}
-        client.set_experiment_tag(experiment, _TAG + key, json.dumps(value))
+    columns = [_column("tags", "pcd.outcome"), *(_column("metrics", name) for name in means[:_MOST_METRICS])]
+    search = f"tags.`pcd.stage` = 'benchmark' AND attributes.run_name = '{benchmark}'"
+    _save(client, experiment, _runs_key(benchmark), f"{benchmark}: runs", columns, search)
+
+
+def save_cells_view(client: "MlflowClient", experiment: str, benchmark: str, run_id: str) -> None:
+    """The cells of one run, each with its AP."""
+    columns = [_column("tags", f"pcd.{axis}") for axis in ("arm", "protocol", "seed")]
+    columns += [_column("metrics", name) for name in _CELL_METRICS]
+    search = f"tags.`pcd.benchmark_run` = '{run_id}' AND tags.`pcd.protocol` LIKE '%'"
+    _save(client, experiment, _cells_key(run_id), f"{benchmark}: cells of {run_id[:8]}", columns, search)
 
 
 def runs_page(mlflow_page: str, benchmark: str) -> str:
@@ -51,9 +43,9 @@ def runs_page(mlflow_page: str, benchmark: str) -> str:
     return _page(mlflow_page, _runs_key(benchmark))
 
 
-def cells_page(mlflow_page: str, benchmark: str) -> str:
-    """Address of the list of the newest run's cells."""
-    return _page(mlflow_page, _cells_key(benchmark))
+def cells_page(mlflow_page: str, run_id: str) -> str:
+    """Address of the list of a run's cells, from that of the run."""
+    return _page(mlflow_page, _cells_key(run_id))
 
 
 def _page(mlflow_page: str, key: str) -> str:
@@ -62,22 +54,27 @@ def _page(mlflow_page: str, key: str) -> str:
 
 
 def _runs_key(benchmark: str) -> str:
-    return f"pcd-{benchmark}"
+    return f"pcd.{benchmark}.runs"
 
 
-def _cells_key(benchmark: str) -> str:
-    return f"pcd-{benchmark}-cells"
+def _cells_key(run_id: str) -> str:
+    return f"pcd.cells.{run_id}"
 
 
 def _column(kind: str, name: str) -> str:
     return f"{kind}.`{name}`"
 
 
-def _view(columns: Sequence[str], search: str) -> dict[str, Any]:
-    return {
+def _save(
+    client: "MlflowClient", experiment: str, key: str, name: str, columns: Sequence[str], search: str
+) -> None:  # fmt: skip
+    state: dict[str, Any] = {
         "selectedColumns": [_column("attributes", "Duration"), *columns],
         "columnWidths": {_column("attributes", "Run Name"): 320},
         "searchFilter": search,
         "orderByKey": _column("attributes", "start_time"),
         "orderByAsc": False,
     }
+    now = int(time.time() * 1000)
+    value = {"name": name, "createdAt": now, "updatedAt": now, "state": json.dumps(state)}
+    client.set_experiment_tag(experiment, _TAG + key, json.dumps(value))

@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Final
 
+from pcd.errors import PCDError
+
 __all__ = ["write_student_model"]
 
 _FILES: Final = ("backbone.safetensors", "backbone_detectron2.pth", "MODEL_CARD.md")
@@ -10,6 +12,8 @@ _FILES: Final = ("backbone.safetensors", "backbone_detectron2.pth", "MODEL_CARD.
 
 _EXAMPLE: Final = (2, 3, 64, 96)
 """A size of 1 would be traced as a constant, and so would equal ones be as equal."""
+_PROOF: Final = (1, 3, 128, 64)
+"""Another size, which the graph has to take as well: what a trace fixes, it fixes silently."""
 
 
 def write_student_model(student: str, pretrain: Path, folder: Path) -> None:
@@ -20,11 +24,12 @@ def write_student_model(student: str, pretrain: Path, folder: Path) -> None:
         pretrain: finished pre-training of the store.
 
     Raises:
-        PCDError: the backbone's file is gone or is another student's.
+        PCDError: the backbone's file is gone or another student's, or the graph does not do what the backbone does.
     """
     # Late: torch and MLflow's part for it take seconds, and only a benchmark with something new to register pays them.
     import mlflow.pytorch
     import numpy as np
+    import torch
     from mlflow.models import ModelSignature
     from mlflow.types import Schema, TensorSpec
 
@@ -39,6 +44,11 @@ def write_student_model(student: str, pretrain: Path, folder: Path) -> None:
         signature=ModelSignature(inputs=Schema([images]), outputs=Schema([maps])),
         input_example=np.zeros(_EXAMPLE, np.float32),
         serialization_format="pt2",
-        pip_requirements=["torch"],
+        pip_requirements=[f"torch=={torch.__version__.partition('+')[0]}"],
         extra_files=[str(pretrain / name) for name in _FILES if (pretrain / name).exists()],
     )  # fmt: skip
+    proof = torch.linspace(-2, 2, torch.Size(_PROOF).numel()).reshape(_PROOF)
+    with torch.no_grad():
+        told, meant = mlflow.pytorch.load_model(str(folder))(proof), backbone(proof)
+    if told.shape != meant.shape or not torch.allclose(told, meant, rtol=1e-4, atol=1e-5):
+        raise PCDError(f"the traced graph of {student} is another function than the student")

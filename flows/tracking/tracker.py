@@ -34,7 +34,7 @@ from flows.tracking.repeatable import (
     set_tags,
     take_back_tag,
 )
-from flows.tracking.saved_views import save_views
+from flows.tracking.saved_views import save_cells_view, save_runs_view
 from pcd.errors import PCDError
 
 __all__ = ["STATUSES", "Tracker"]
@@ -115,7 +115,9 @@ class Tracker:
         }
         log_figures(self._client, self.run_id, means)
         headlines = [name for name in means if name.endswith(tuple(HEADLINES))]
-        save_views(self._client, self.experiment_id, self._run.name, self.run_id, headlines)
+        save_cells_view(self._client, self.experiment_id, self._run.name, self.run_id)
+        if not self._run.store_part:  # a rerun's figures are judged by its verdict
+            save_runs_view(self._client, self.experiment_id, self._run.name, headlines)
 
     def log_report(self) -> None:
         """The benchmark's page, if there is one."""
@@ -128,10 +130,12 @@ class Tracker:
 
         A rerun's are its original's.
         """
-        wanted = self._run.settings.get("runtime", {}).get("register_students", True)
+        settings = self._run.settings
+        wanted = settings.get("runtime", {}).get("register_students", True) and settings.get("protocols")
         if not wanted or self._run.store_part or not (table / "ap_table.json").exists():
             return
-        for student in best_students(self._run.name, table, self._run.stages, folders):
+        protocol = next(iter(settings["protocols"]))
+        for student in best_students(self._run.name, protocol, table, self._run.stages, folders):
             version = find_version(self._client, student)
             if version is None:
                 yield student

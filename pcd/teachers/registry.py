@@ -20,7 +20,7 @@ def _demo() -> TeacherEntry:
     recipe = json.loads(DEMO_RECIPE.read_text()) if DEMO_RECIPE.exists() else None
     return TeacherEntry(
         name="demo",
-        title="MoCo v3, narrow ResNet-18, trained on a pool of single shapes by `pcd teachers train-demo`",
+        title="MoCo v3, narrow ResNet-18, trained without labels on a pool of single shapes",
         url=DEMO_CHECKPOINT.as_uri(),
         published_hash=PublishedHash("sha256", recipe["sha256"]) if recipe else None,
         size_bytes=recipe["size_bytes"] if recipe else None,

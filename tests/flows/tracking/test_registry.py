@@ -7,9 +7,14 @@ import mlflow.pytorch
 import pytest
 import torch
 from mlflow import MlflowClient
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR
 
 from flows.journal import Journal
+from flows.tracking.publisher import Publisher
 from flows.tracking.registry import BEST
+from flows.tracking.student_model import write_student_model
+from flows.tracking.tracker import Tracker
 from pcd.export import export_backbone, export_for_detectron2
 from pcd.students import build_student
 from tests.flows.tracking.tracked_runs import Child, finished_stage, publish
@@ -64,7 +69,7 @@ def _table(folder: Path, box_ap: Mapping[str, float]) -> str:
     (folder / "spec.json").write_text(json.dumps({"settings": {"cells": cells}}))
     axes = {name: {"arm": name.partition(".")[0], "protocol": "smoke_fpn", "seed": int(name[-1])} for name in names}
     rows = [{"cell": name, **axes[name], "bbox/AP": box_ap.get(name, 50.0)} for name in names]
-    (folder / "ap_table.json").write_text(json.dumps({"arms": [], "cells": rows}))
+    (folder / "ap_table.json").write_text(json.dumps({"arms": [], "cells": rows, "holes": []}))
     for name in ("ap_summary.md", "ap_table.md"):
         (folder / name).write_text("| arm |\n")
     return str(folder)
@@ -118,9 +123,46 @@ def test_a_student_that_cannot_be_read_is_no_reason_to_leave_the_run_open(
     assert client.search_registered_models(f"name = '{journal.run.name}_pcd'") == []
 
 
-def test_a_rerun_registers_nothing(finish: Finish, client: MlflowClient, tmp_path: Path) -> None:
+def test_a_registry_that_refuses_leaves_the_run_finished_and_nobody_waiting(
+    finish: Finish, client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object, **__: object) -> None:
+        raise MlflowException("no room", INTERNAL_ERROR)
+
+    monkeypatch.setattr(MlflowClient, "create_registered_model", refuse)
     journal = finish({"pcd.seed0": 20.0})
-    rerun = Journal(replace(journal.run, store_part="rerun-1"), journal.path)
-    rerun.note("finished", folder=_table(tmp_path / "table", {"pcd.seed0": 20.0}))
-    publish(rerun)
+    with Publisher(Tracker(journal.run), journal) as publisher:
+        pass
+    assert publisher.is_through
+    (run,) = client.search_runs(["1"], f"tags.`mlflow.runName` = '{journal.run.name}'")
+    assert run.info.status == "FINISHED"
+
+
+def test_an_arm_with_a_hole_is_not_judged_by_the_seeds_that_are_left(finish: Finish, client: MlflowClient) -> None:
+    journal = finish({"pcd.seed0": 20.0})
+    table = Path(journal.outcome.folder if journal.outcome and journal.outcome.folder else "") / "ap_table.json"
+    content = json.loads(table.read_text())
+    table.write_text(json.dumps(content | {"holes": [{"arm": "pcd", "protocol": "smoke_fpn"}]}))
+    publish(journal)
     assert client.search_registered_models(f"name = '{journal.run.name}_pcd'") == []
+
+
+def test_a_rerun_registers_nothing(finish: Finish, client: MlflowClient) -> None:
+    original = finish({"pcd.seed0": 20.0})
+    written = json.loads(original.path.read_text())
+    original.path.write_text(json.dumps(written | {"store_part": "rerun-1"}))
+    publish(Journal.read(original.path))
+    assert client.search_registered_models(f"name = '{original.run.name}_pcd'") == []
+    original.path.write_text(json.dumps(written))
+    publish(Journal.read(original.path))
+    assert len(client.search_registered_models(f"name = '{original.run.name}_pcd'")) == 1
+
+
+@pytest.mark.parametrize(
+    "student", ["mobilenet_v3_large", "shufflenet_v2_x1_0", "timm:convnext_atto", "resnet:basic:1,1,1,1:8,16,24,32"]
+)
+def test_every_kind_of_student_becomes_a_graph_for_images_of_any_size(student: str, tmp_path: Path) -> None:
+    export_backbone(build_student(student), tmp_path / "backbone.safetensors", {})
+    write_student_model(student, tmp_path, tmp_path / "model")
+    model = mlflow.pytorch.load_model(str(tmp_path / "model"))
+    assert model(torch.zeros(3, 3, 96, 160)).shape[2:] == (3, 5)

@@ -20,8 +20,8 @@ PAGE = "http://127.0.0.1:5000/#/experiments/1/runs/abc?workflowType=machine_lear
 
 def test_links_open_the_training_view_of_the_same_experiment() -> None:
     start = "http://127.0.0.1:5000/#/experiments/1/runs?viewStateShareKey="
-    assert runs_page(PAGE, "demo") == f"{start}pcd-demo&workflowType=machine_learning"
-    assert cells_page(PAGE, "demo") == f"{start}pcd-demo-cells&workflowType=machine_learning"
+    assert runs_page(PAGE, "demo") == f"{start}pcd.demo.runs&workflowType=machine_learning"
+    assert cells_page(PAGE, "abc") == f"{start}pcd.cells.abc&workflowType=machine_learning"
 
 
 @pytest.fixture
@@ -43,7 +43,7 @@ def view(journal: Journal, client: MlflowClient, tmp_path: Path) -> dict[str, di
 def test_a_benchmarks_runs_stand_side_by_side_with_each_arms_ap(
     view: dict[str, dict[str, str]], client: MlflowClient, journal: Journal
 ) -> None:
-    state = json.loads(view["pcd-smoke"]["state"])
+    state = json.loads(view["pcd.smoke.runs"]["state"])
     assert "metrics.`pcd/smoke_fpn/bbox/AP`" in state["selectedColumns"]
     assert "metrics.`pcd/smoke_fpn/bbox/APs`" not in state["selectedColumns"]
     parent = parent_of(client, journal)
@@ -52,14 +52,13 @@ def test_a_benchmarks_runs_stand_side_by_side_with_each_arms_ap(
     assert {run.data.tags["pcd.stage"] for run in found} == {"benchmark"}
 
 
-def test_the_cells_of_the_newest_run_are_listed_and_nothing_else(
+def test_the_cells_of_a_run_are_listed_and_nothing_else(
     view: dict[str, dict[str, str]], client: MlflowClient, journal: Journal
 ) -> None:
-    state = json.loads(view["pcd-smoke-cells"]["state"])
-    found = client.search_runs([parent_of(client, journal).info.experiment_id], state["searchFilter"])
+    parent = parent_of(client, journal).info
+    of_run = view[f"pcd.cells.{parent.run_id}"]
+    state = json.loads(of_run["state"])
+    found = client.search_runs([parent.experiment_id], state["searchFilter"])
     assert [run.data.tags["pcd.stage_id"] for run in found] == [CELL]
     assert {"tags.`pcd.arm`", "metrics.`bbox/AP`"} <= set(state["selectedColumns"])
-    assert (view["pcd-smoke-cells"]["name"], type(view["pcd-smoke-cells"]["createdAt"])) == (
-        "smoke: cells of the newest",
-        int,
-    )
+    assert (of_run["name"], type(of_run["createdAt"])) == (f"smoke: cells of {parent.run_id[:8]}", int)
