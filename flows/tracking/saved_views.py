@@ -70,7 +70,6 @@ def _save(
 ) -> None:  # fmt: skip
     state: dict[str, Any] = {
         "selectedColumns": [_column("attributes", "Duration"), *columns],
-        "columnWidths": {_column("attributes", "Run Name"): 320},
         "searchFilter": search,
         "orderByKey": _column("attributes", "start_time"),
         "orderByAsc": False,
