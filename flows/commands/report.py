@@ -111,11 +111,10 @@ def show(record: "RunRecord", as_json: bool) -> None:
         click.echo(json.dumps({"run": dataclasses.asdict(record), "table": table}, indent=2))
         return
     from flows.commands.terminal_table import print_table
+    from flows.tracking.saved_views import cells_page, runs_page
 
     print_table(folder)
     click.echo(f"\ntable and figures: {folder}")
-    from flows.tracking.saved_views import cells_page, runs_page
-
     pages = {
         "MLflow": record.mlflow_page,
         "  cells": cells_page(record.mlflow_page, record.mlflow_run_id),

@@ -153,7 +153,7 @@ class _Telling:
             self._say_stage(stage, event)
 
     def _register_students(self, table: Path) -> None:
-        """Once, whatever comes of it: the run is over without it, and its next one tries again what is missing."""
+        """Once, whatever comes of it: the run is over without it. Its next flow tries what is missing."""
         stages = {s: event for s, event in self._journal.stages.items() if s and event.status in ("cached", "done")}
         folders = {stage: Path(event.folder) for stage, event in stages.items() if event.folder}
         self.is_at_own_work = True
