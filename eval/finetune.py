@@ -31,6 +31,7 @@ def finetune(spec: Spec) -> dict[str, Any]:
     from eval.detectron.config import build_config
     from eval.detectron.data import register_split
     from eval.detectron.evaluate import evaluate_detector
+    from eval.detectron.frozen import freeze_backbone
     from eval.detectron.precise_bn import count_statistics_anew
     from eval.detectron.train import build_detector, train_detector
 
@@ -54,6 +55,8 @@ def finetune(spec: Spec) -> dict[str, Any]:
             detector, student, data.val.images / first_image, cfg.INPUT.FORMAT
         )
         print(f"{matched} backbone tensors matched; features differ by {difference:.1e} of their scale at most")
+        if settings.freeze_backbone:
+            freeze_backbone(detector)
         recipe = check_recipe(detector, settings, data, sync_norm)
 
         train_name = register_split(data.train)

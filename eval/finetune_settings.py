@@ -74,6 +74,9 @@ class FinetuneSettings(Settings):
     mask_head_width: int = setting(256, "Mask R-CNN: channels of the mask head", "ours", ge=8)
     roi_sampling_ratio: int = setting(0, "samples per RoIAlign bin and axis; 0: as many as its size asks", "ours", ge=0)
     detections_per_image: int = setting(100, "kept for evaluation", "ours", ge=1)
+    freeze_backbone: bool = setting(
+        False, "the backbone learns nothing, nor its BatchNorm's statistics: AP by what pre-training left alone", "ours"
+    )
     precision: Literal["auto", "fp32", "bf16"] = setting(
         "fp32", "of the backbone and FPN; auto: bf16 if faster", "ours"
     )

@@ -76,6 +76,14 @@ _ALL: Final = (
         unverified=_NO_FIGURE,
     ),
     Protocol(
+        name="fpn_1x_frozen",
+        base="fpn_1x",
+        changes={"freeze_backbone": True},
+        data_kind="coco",
+        source="fpn_1x over a backbone that learns nothing, as in Vasconcelos et al. 2022 (arXiv 2204.00484)",
+        unverified="no published figure by just this recipe: that paper's heads and schedules are larger",
+    ),
+    Protocol(
         name="sslight_fpn_1x",
         base="fpn_1x",
         changes={"norm_everywhere": False, "precise_bn_iterations": 0},

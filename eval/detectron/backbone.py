@@ -22,7 +22,7 @@ from pcd.errors import PCDError
 from pcd.export import to_detectron2_name
 from pcd.views import IMAGENET_MEAN, IMAGENET_STD
 
-__all__ = ["check_features_equal", "load_into_detector"]
+__all__ = ["backbone_modules", "check_features_equal", "load_into_detector"]
 
 
 def load_into_detector(detector: Any, tensors: Mapping[str, Tensor]) -> int:
@@ -45,6 +45,17 @@ def load_into_detector(detector: Any, tensors: Mapping[str, Tensor]) -> int:
         for name, tensor in renamed.items():
             expected[name].copy_(tensor)
     return len(renamed)
+
+
+def backbone_modules(detector: Any) -> list[nn.Module]:
+    """Those that a pre-trained backbone fills: all of it in one, or of a C4 detector also the blocks of res5."""
+    trunk = _trunk(detector)
+    return [trunk, *(_res5_blocks(detector) if trunk is detector.backbone else [])]
+
+
+def _res5_blocks(detector: Any) -> list[nn.Module]:
+    """Without the BatchNorm that the detector puts behind them."""
+    return [block for name, block in detector.roi_heads.res5.named_children() if name != EXTRA_NORM]
 
 
 def _trunk(detector: Any) -> Any:
@@ -73,8 +84,7 @@ def _maps(detector: Any, images: Tensor) -> dict[str, Tensor]:
     trunk = _trunk(detector)
     maps: dict[str, Tensor] = trunk(images)
     if trunk is detector.backbone:
-        blocks = [block for name, block in detector.roi_heads.res5.named_children() if name != EXTRA_NORM]
-        maps = maps | {"res5": nn.Sequential(*blocks)(maps["res4"])}
+        maps = maps | {"res5": nn.Sequential(*_res5_blocks(detector))(maps["res4"])}
     return maps
 
 

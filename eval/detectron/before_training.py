@@ -16,6 +16,7 @@ from detectron2.layers import FrozenBatchNorm2d, NaiveSyncBatchNorm
 from torch import nn
 
 from eval.data import DataSet
+from eval.detectron.backbone import backbone_modules
 from eval.finetune_settings import FinetuneSettings
 from eval.protocols import departures
 from pcd.distributed import rank
@@ -73,7 +74,7 @@ def _told(
         protocol,
         f"{settings.batch} images x {settings.iterations} iterations = {epochs:.3g} epochs of {images} images; "
         f"learning rate {settings.learning_rate:g} after {settings.warmup_iterations} iterations of warm-up",
-        f"normalisation, none of it frozen: {found}",
+        f"normalisation, {'the backbone as a whole' if settings.freeze_backbone else 'none of it'} frozen: {found}",
         f"pixels of the training images, normalised: mean {pixels['mean']}, std {pixels['std']}",
     ]
 
@@ -141,12 +142,20 @@ def check_normalisation(
 ) -> dict[str, dict[str, int]]:
     """Part of the detector to the kinds of normalisation in it and their number.
 
-    Raises PCDError if a part is frozen, or its BatchNorm is of one process where it has to span all of them.
+    Raises PCDError if a part is frozen that the protocol trains, or learns where the protocol freezes it, or its
+    BatchNorm is of one process where it has to span all of them.
     """
-    frozen = [name for name, parameter in detector.named_parameters() if not parameter.requires_grad]
-    frozen += [name for name, module in detector.named_modules() if isinstance(module, FrozenBatchNorm2d)]
-    if frozen:
-        raise PCDError(f"{len(frozen)} parts of the detector are frozen (first: {frozen[0]}); nothing was trained")
+    backbone = {id(p) for module in backbone_modules(detector) for p in module.parameters()}
+    kept = backbone if settings.freeze_backbone else set()
+    named = dict(detector.named_parameters())
+    wrong = [name for name, parameter in named.items() if parameter.requires_grad == (id(parameter) in kept)]
+    wrong += [name for name, module in detector.named_modules() if isinstance(module, FrozenBatchNorm2d)]
+    if wrong:
+        asked = "the backbone alone" if settings.freeze_backbone else "nothing"
+        raise PCDError(
+            f"the protocol freezes {asked}, and {len(wrong)} parts of the detector are not so (first: {wrong[0]}); "
+            "nothing was trained"
+        )
     kinds: dict[str, Counter[str]] = {"backbone": Counter(), "pyramid": Counter(), "heads": Counter()}
     for name, module in detector.named_modules():
         if isinstance(module, _NORMS):

@@ -8,6 +8,7 @@ from detectron2.utils.events import EventStorage
 from fvcore.nn.precise_bn import update_bn_stats
 
 from eval.detectron.data import training_loader
+from eval.detectron.frozen import to_training_mode
 from eval.finetune_settings import FinetuneSettings
 from pcd.distributed import any_rank
 from pcd.stage import Spec, Stopped
@@ -38,6 +39,6 @@ def count_statistics_anew(
             torch.manual_seed((seed << 32) + first + i)  # the proposals of a step, as in training
             yield batch
 
-    detector.train()
+    to_training_mode(detector)  # fvcore leaves alone what is not in it
     with EventStorage(first):
         update_bn_stats(detector, batches(), wanted)

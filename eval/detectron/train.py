@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from eval.detectron.data import training_loader
+from eval.detectron.frozen import to_training_mode
 from eval.finetune_settings import FinetuneSettings
 from pcd.checkpoint import load_checkpoint, save_checkpoint
 from pcd.distributed import any_rank, world_size
@@ -65,7 +66,7 @@ def train_detector(cfg: Any, detector: Any, settings: FinetuneSettings, train_na
     batches = iter(training_loader(cfg, train_name, spec.runtime["workers"], seed, first))
     device = torch.device(cfg.MODEL.DEVICE)
 
-    detector.train()
+    to_training_mode(detector)
     saved_at = time.monotonic()
     with EventStorage(first):  # Detectron2's modules write their own figures into the current one
         for step in range(first, total):

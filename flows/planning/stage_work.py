@@ -182,6 +182,8 @@ def _finetune(stage: Stage, at: Circumstances) -> Work:
     train_pixels = _pixels(sum(settings.train_sizes) / len(settings.train_sizes), settings.max_size, at)
     test_pixels = _pixels(settings.test_size, settings.max_size, at)
     step = 3 * settings.batch * detector_gmacs(settings, student, train_pixels, training=True)
+    if settings.freeze_backbone:  # forward alone; of C4's res5, which the gradient passes, this is too little
+        step -= 2 * settings.batch * backbone_size(student).gmacs * train_pixels / 224**2
     evaluation = at.labelled_in(raw.get("set")).val * detector_gmacs(settings, student, test_pixels, training=False)
     evaluation += settings.precise_bn_iterations * step / 3  # forward alone
 
@@ -205,7 +207,7 @@ def _finetune(stage: Stage, at: Circumstances) -> Work:
     names = (
         "architecture", "batch", "train_sizes", "max_size", "fpn_channels", "anchor_sizes", "proposals_before_nms",
         "proposals", "rois_per_image", "box_head", "box_head_width", "mask_head_convs", "mask_head_width",
-        "roi_sampling_ratio", "precision",
+        "roi_sampling_ratio", "freeze_backbone", "precision",
     )  # fmt: skip
     like = {"student": student, "shapes": at.is_shapes, **{name: raw[name] for name in names}}
     return Work(settings.iterations, step, evaluation, memory, disk, like)
