@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 from PIL import Image
 from pycocotools import mask as coco_mask
@@ -30,7 +31,8 @@ def draw_ap_bars(cells: pd.DataFrame, path: Path, holes: Sequence[Hole] = ()) ->
     An arm of which some cells are holes says so below its name; one without any cell has no bar.
     """
     protocols = list(dict.fromkeys([*cells["protocol"], *(hole.protocol for hole in holes)]))
-    figure = Figure(figsize=(4.5 * len(protocols) + 1, 3.6), layout="constrained")
+    wide = max(4.5, 1.15 * cells["arm"].nunique())  # room for an arm's name below each pair of bars
+    figure = Figure(figsize=(wide * len(protocols) + 1, 3.6), layout="constrained")
     all_axes = figure.subplots(1, len(protocols), squeeze=False)[0]
     for axes, protocol in zip(all_axes, protocols, strict=True):
         of_protocol = cells[cells["protocol"] == protocol]
@@ -61,17 +63,27 @@ def draw_ap_bars(cells: pd.DataFrame, path: Path, holes: Sequence[Hole] = ()) ->
 
 
 def draw_losses(curves: Mapping[str, Mapping[str, Path]], path: Path) -> None:
-    """One panel per kind of stage; `curves` maps panel title to (label to metrics.jsonl)."""
+    """One panel per kind of stage; `curves` maps panel title to (label to metrics.jsonl).
+
+    Labels that end in .seed0, .seed1, … are lines of one colour, which has one entry in the legend.
+    """
     figure = Figure(figsize=(4.8 * len(curves), 3.4), layout="constrained")
     for axes, (title, files) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
+        names = list(dict.fromkeys(map(_without_seed, files)))
         for label, file in files.items():
             lines = [json.loads(line) for line in file.read_text().splitlines()]
             points = pd.DataFrame([line for line in lines if "loss" in line], columns=["step", "loss"])
-            axes.plot(points["step"], points["loss"].rolling(5, min_periods=1).mean(), label=label, linewidth=1.2)
+            smooth, colour = points["loss"].rolling(5, min_periods=1).mean(), names.index(_without_seed(label))
+            axes.plot(points["step"], smooth, color=_COLOURS[colour % len(_COLOURS)], linewidth=1.2)
         axes.set(xlabel="step", ylabel="loss (mean of 5 records)", title=title)
-        axes.legend(frameon=False, fontsize=8)
+        lines_of = [Line2D([], [], color=_COLOURS[i % len(_COLOURS)], label=name) for i, name in enumerate(names)]
+        axes.legend(handles=lines_of, frameon=False, fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
+
+
+def _without_seed(label: str) -> str:
+    return label.rpartition(".seed")[0] or label
 
 
 def draw_gallery(split: Split, predictions: Mapping[str, Path], path: Path, images: int = 6) -> None:

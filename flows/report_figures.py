@@ -16,7 +16,7 @@ from eval.report.figures import (
     table_figures,
 )
 from flows.run_record import RunRecord
-from flows.store.manifest import read_manifest
+from flows.store.manifest import command_again, read_manifest
 from flows.store.trace import Origin, Trace
 
 __all__ = ["in_order", "report_figures"]
@@ -100,7 +100,7 @@ def _source(stage: str, folder: Path) -> Source | None:
     manifest = read_manifest(folder)
     if manifest is None:
         return None
-    return Source(stage, folder, frozenset(manifest["files"]), shlex.join(manifest.get("command", ())))
+    return Source(stage, folder, frozenset(manifest["files"]), shlex.join(command_again(manifest, folder)))
 
 
 def _name(stage: str) -> str:

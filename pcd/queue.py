@@ -1,10 +1,15 @@
 """The first-in first-out queue of negatives."""
 
+from typing import Final
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-__all__ = ["NegativeQueue"]
+__all__ = ["NegativeQueue", "filling_warning"]
+
+_FILLING_SHARE: Final = 0.25
+"""Of a training's steps; the paper's schedules take less than a thousandth."""
 
 
 class NegativeQueue(nn.Module):
@@ -35,3 +40,19 @@ class NegativeQueue(nn.Module):
         newest = F.normalize(vectors[-length:].float(), dim=1)
         self.negatives[places[-length:]] = newest
         self.pointer.copy_((self.pointer + len(vectors)) % length)
+
+
+def filling_warning(objective: nn.Module, batch: int, steps: int) -> str | None:
+    """A line where an objective's queue is partly random for much of the training, which is then hardly contrastive.
+
+    Args:
+        batch: vectors that a step enqueues.
+    """
+    length = max((len(module) for module in objective.modules() if isinstance(module, NegativeQueue)), default=0)
+    filled = -(-length // batch)
+    if filled <= _FILLING_SHARE * steps:
+        return None
+    return (
+        f"the queue of {length} negatives is full of the teacher's outputs only after {filled} steps of {steps}; until "
+        "then random vectors stand in it. Lower loss.negatives, or train longer"
+    )

@@ -31,6 +31,7 @@ from pcd.networks import build_pair, hasten
 from pcd.objective import Objective, load_objective
 from pcd.optim import build_optimizer, set_learning_rate
 from pcd.precision import autocast_type
+from pcd.queue import filling_warning
 from pcd.receptive_field import probe_images, write_receptive_field
 from pcd.schedule import cosine_with_warmup
 from pcd.settings import PretrainSettings
@@ -86,6 +87,7 @@ def pretrain(spec: Spec) -> dict[str, Any]:
         snapshot_every = max(1, round(spec.runtime["snapshot_epochs"] * plan.per_epoch))
         backend = objective.choice(device, half or torch.float32)
         print(f"the loss runs by {backend.backend} ({backend.reason})")
+        warning = filling_warning(objective, settings.global_batch, plan.total)
 
         clock = time.monotonic
         saved_at = logged_at = clock()
@@ -161,6 +163,7 @@ def pretrain(spec: Spec) -> dict[str, Any]:
         **peak_gpu_memory(device),
         "teacher_licence": entry.licence,
         "teacher_noncommercial": entry.noncommercial,
+        **({"warnings": [warning]} if warning else {}),
     }
 
 

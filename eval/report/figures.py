@@ -105,7 +105,8 @@ def table_figures(source: Source, record: Mapping[str, Any], curves: Mapping[str
     )  # fmt: skip
     found.add(
         source, "losses.png", "losses", "Losses",
-        "The loss by step, as a mean of five records. Fine-tuning losses of the arms can be compared with each other; "
+        "The loss by step, as a mean of five records, a line for each seed. Fine-tuning losses of the arms can be "
+        "compared with each other; "
         "those of pre-trainings only where the objective is the same.",
         lambda: loss_words(curves),
     )  # fmt: skip

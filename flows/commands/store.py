@@ -149,7 +149,10 @@ def _plan_of(names: tuple[str, ...], overrides: tuple[str, ...]) -> tuple["Plan"
 def _facts(row: "Stored") -> dict[str, Any]:
     import shlex
 
+    from flows.store.manifest import command_again
+
     manifest = row.manifest or {}
+    command = command_again(manifest, row.folder) if row.folder else manifest.get("command", ())
     environment = manifest.get("environment") or {}
     facts = {
         "stage": row.id,
@@ -161,7 +164,7 @@ def _facts(row: "Stored") -> dict[str, Any]:
         "took": duration(manifest["seconds"]) if "seconds" in manifest else None,
         "size": size(row.bytes),
         "step": row.step,
-        "command": shlex.join(manifest["command"]) if "command" in manifest else None,
+        "command": shlex.join(command),
         "git commit": environment.get("git_commit"),
         "machine": ", ".join(filter(None, [environment.get("processor"), *environment.get("gpus", [])])),
         **{f"input {name}": key for name, key in manifest.get("parts", {}).get("inputs", {}).items()},

@@ -3,14 +3,14 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 __all__ = [
-    "MANIFEST", "damaged_files", "describe_files", "misfits", "read_manifest", "sha256_of", "sync_folder",
-    "whole_manifest", "write_synced",
+    "MANIFEST", "command_again", "damaged_files", "describe_files", "misfits", "read_manifest", "sha256_of",
+    "sync_folder", "whole_manifest", "write_synced",
 ]  # fmt: skip
 
 MANIFEST: Final = "manifest.json"
@@ -24,6 +24,15 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         return whole_manifest((folder / MANIFEST).read_bytes())
     except OSError:
         return None
+
+
+def command_again(manifest: Mapping[str, Any], folder: Path) -> list[str]:
+    """What computes this stage anew: the command that did, on the spec where it lies now.
+
+    It ran in a work folder, which is gone, and perhaps on another machine. Empty if the manifest does not say.
+    """
+    spec = folder / "spec.json"
+    return [str(spec) if Path(part).name == spec.name else part for part in manifest.get("command", ())]
 
 
 def whole_manifest(text: bytes) -> dict[str, Any] | None:

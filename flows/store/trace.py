@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from flows.home import home
 from flows.run_record import RunRecord
-from flows.store.manifest import misfits, read_manifest
+from flows.store.manifest import command_again, misfits, read_manifest
 from pcd.errors import PCDError, unknown_name
 from pcd.teachers.registry import TEACHERS
 
@@ -113,7 +113,7 @@ def _walk(folder: Path, stage: str, places: Mapping[str, Path]) -> Origin:
         key=manifest["key"],
         folder=str(folder),
         facts=_facts(kind, manifest, _read(folder / "result.json")),
-        command=manifest.get("command", []),
+        command=command_again(manifest, folder),
         environment=manifest.get("environment") or {},
         inputs={name: _walk(places[of], of, places) for name, of in read.items()},
     )

@@ -152,6 +152,14 @@ def test_every_loss_curve_has_its_colour(tmp_path: Path) -> None:
     assert [has_colour(pixels, colour) for colour in (BLUE, ORANGE)] == [True, True]
 
 
+def test_seeds_of_an_arm_share_a_colour(tmp_path: Path) -> None:
+    names = ("a.seed0", "a.seed1", "a.seed2")
+    curves = {"fine-tuning": {n: metrics_file(tmp_path / n, [3.0, 2.0, i]) for i, n in enumerate(names)}}
+    draw_losses(curves, tmp_path / "losses.png")
+    pixels = pixels_of(tmp_path / "losses.png")
+    assert [has_colour(pixels, colour) for colour in (BLUE, ORANGE)] == [True, False]
+
+
 def test_losses_have_a_panel_for_each_kind_of_stage(tmp_path: Path) -> None:
     file = metrics_file(tmp_path / "a", [3.0, 2.0])
     draw_losses({"fine-tuning": {"a": file}}, tmp_path / "one.png")

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shlex
 import shutil
 import webbrowser
 from pathlib import Path
@@ -12,6 +13,7 @@ from click.testing import CliRunner, Result
 from eval.report.content import Report
 from flows import report as module
 from flows.cli import main
+from flows.home import home
 from flows.report import gather_report, write_benchmark_report
 from flows.run_record import RunRecord, write_record
 from tests.eval.report.reports import png
@@ -73,7 +75,8 @@ def test_each_cell_has_its_chain_of_commands_in_the_order_of_time_and_its_trace(
     assert cell.trace == f"pcd trace {CELL} {record.key[:12]}"
     assert sorted(stage.stage for stage in cell.stages[:2]) == ["data", "teacher"]
     assert [stage.stage for stage in cell.stages[2:]] == ["pretrain:pcd.seed0", f"finetune:{CELL}"]
-    assert cell.stages[2].command == "python -m pcd.train 'a folder/spec.json'"
+    spec = home() / "store" / "pretrain" / record.stages["pretrain:pcd.seed0"] / "spec.json"
+    assert cell.stages[2].command == shlex.join(["python", "-m", "pcd.train", str(spec)])
     assert [stage.stage for stage in baseline.stages] == ["data", f"finetune:{BASELINE}"]
 
 

@@ -12,7 +12,7 @@ from pcd.alignment import Geometry
 from pcd.arms.pcd import PixelContrast
 from pcd.distributed import rank
 from pcd.objective import View
-from pcd.queue import NegativeQueue
+from pcd.queue import NegativeQueue, filling_warning
 from pcd.settings import LossSettings, PretrainSettings
 from pcd.students import Student, build_student
 from pcd.teachers import TEACHERS, load_teacher
@@ -31,6 +31,16 @@ def test_queue_equals_a_slow_first_in_first_out_list(length: int, batches: list[
         slow.extend(F.normalize(vectors, dim=1))
     oldest_first = queue.negatives.roll(-int(queue.pointer), dims=0)
     torch.testing.assert_close(oldest_first, torch.stack(list(slow)))
+
+
+@pytest.mark.parametrize(("length", "warns"), [(1600, True), (1616, True), (400, False), (416, True)])
+def test_a_queue_that_is_random_for_much_of_the_training_is_told(length: int, warns: bool) -> None:
+    objective = torch.nn.ModuleDict({"queue": NegativeQueue(length, 2, seed=0)})
+    told = filling_warning(objective, batch=16, steps=100)
+    assert bool(told) == warns
+    if told:
+        assert f"only after {length // 16} steps of 100" in told
+    assert filling_warning(torch.nn.Identity(), batch=16, steps=100) is None
 
 
 def test_a_batch_that_meets_the_end_is_split() -> None:
