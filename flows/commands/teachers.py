@@ -177,9 +177,9 @@ def verify(name: str | None) -> None:
 @click.option(
     "--output", type=click.Path(path_type=Path, exists=True, file_okay=False), help="Folder [the registry's own]."
 )
-@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), help="Passes over the pool [30].")
+@click.option("--epochs", type=click.FloatRange(min=0, min_open=True), help="Passes over the pool [60].")
 def train_demo(output: Path | None, epochs: float | None) -> None:
-    """Train the teacher of `demo` and `mini` anew (some 25 minutes on one core)."""
+    """Train the teacher of `demo` and `mini` anew (some 50 minutes on one core)."""
     from flows.demo_teacher import train
 
     train(output, {} if epochs is None else {"epochs": epochs})

@@ -42,7 +42,7 @@ class DemoTeacherSettings(Settings):
     shape (docs/mini.md).
     """
 
-    epochs: float = setting(30.0, "passes over the pool", "ours", gt=0)
+    epochs: float = setting(60.0, "passes over the pool", "ours", gt=0)
     batch: int = setting(128, "images of one step; the others in it are the negatives", "ours", ge=2)
     temperature: float = setting(0.2, "temperature of the contrast", "ours", gt=0)
     momentum: float = setting(
