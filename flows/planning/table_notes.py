@@ -35,15 +35,16 @@ def table_notes(benchmark: Benchmark) -> list[str]:
 
 def _protocol(name: str, settings: ProtocolSettings, benchmark: Benchmark) -> str:
     """Whose recipe it is, how it departs from that one, and what of it nobody could check."""
+    frozen = "; its backbone learns nothing" if getattr(settings, "freeze_backbone", False) else ""
     if settings.base is None:
-        return f"Protocol {name}: settings of this profile's own, by no published recipe."
+        return f"Protocol {name}: settings of this profile's own, by no published recipe{frozen}."
     named, departs = PROTOCOLS[settings.base], departures(settings)
     values = ", ".join(f"{setting} {here} (named: {there})" for setting, there, here in departs)
     parts = [f"departs from {named.name} by {values}" if departs else "as named", f"source {named.source}"]
     parts += [f"unverified: {named.unverified}"] if named.unverified else []
     runs = max(sum(cell.protocol == name and cell.arm == arm for cell in benchmark.cells) for arm in benchmark.arms)
     parts += [f"reported as the mean of {named.trials} trials, here {runs}"] if runs < named.trials else []
-    return f"Protocol {name}: {'; '.join(parts)}."
+    return f"Protocol {name}: {'; '.join(parts)}{frozen}."
 
 
 def _arms(benchmark: Benchmark) -> list[str]:

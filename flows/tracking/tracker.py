@@ -145,8 +145,9 @@ class Tracker:
     def register(self, student: BestStudent, model: Path) -> None:
         """`model`: of flows.tracking.student_model.write_student_model."""
         child = self._known(student.stage)
-        if child is not None:
-            register_student(self._client, self.experiment_id, child.info.run_id, student, model)
+        with alone(self._run.tracking_uri):
+            if child is not None and find_version(self._client, student) is None:  # another run may have made it by now
+                register_student(self._client, self.experiment_id, child.info.run_id, student, model)
 
     def end_benchmark(self, status: str, reason: str | None) -> None:
         if reason:

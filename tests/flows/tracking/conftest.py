@@ -1,13 +1,19 @@
+import json
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run as TrackedRun
 
 from flows.journal import Journal, Run, describe_stages
 from flows.planning.plan import Plan, make_plan
 from flows.profiles import load_profile
-from tests.flows.tracking.tracked_runs import Child, children_of
+from pcd.export import export_backbone, export_for_detectron2
+from pcd.students import build_student
+from tests.flows.tracking.tracked_runs import Child, Finish, children_of, finished_stage
 
 
 @pytest.fixture(scope="module")
@@ -44,3 +50,44 @@ def child(client: MlflowClient, journal: Journal) -> Child:
         return run
 
     return find
+
+
+@pytest.fixture
+def finish(journal: Journal, tmp_path: Path, request: pytest.FixtureRequest) -> Finish:
+    """A benchmark of the arms pcd and random, whose seeds of pcd came to the given box AP, is over."""
+
+    def over(box_ap: Mapping[str, float]) -> Journal:
+        settings = json.loads(json.dumps(journal.run.settings))
+        settings["runtime"]["register_students"] = True
+        pretrain = journal.run.stages["pretrain:pcd.seed0"]
+        stages = {f"pretrain:{cell}": {**pretrain, "key": f"key-of-{cell}"} for cell in box_ap}
+        run = replace(
+            journal.run, name=f"b-{abs(hash(request.node.name))}", settings=settings,
+            stages={**journal.run.stages, **stages},
+        )  # fmt: skip
+        told = Journal.begin(run, tmp_path / "again")
+        for number, stage in enumerate(stages):
+            folder = Path(finished_stage(tmp_path / stage.replace(":", "-")))
+            torch.manual_seed(number)
+            backbone = build_student("resnet18")
+            export_backbone(backbone, folder / "backbone.safetensors", {})
+            export_for_detectron2(backbone, folder / "backbone_detectron2.pth")
+            (folder / "MODEL_CARD.md").write_text(f"# The student of {stage}\n" + "more of it " * 600)
+            told.note("done", stage, folder=str(folder))
+        told.note("finished", folder=_table(tmp_path / "table", box_ap))
+        return told
+
+    return over
+
+
+def _table(folder: Path, box_ap: Mapping[str, float]) -> str:
+    folder.mkdir(exist_ok=True)
+    names = [*box_ap, "random.seed0"]
+    cells = [{"cell": n, "pretrain": n if n in box_ap else None} for n in names]
+    (folder / "spec.json").write_text(json.dumps({"settings": {"cells": cells}}))
+    axes = {name: {"arm": name.partition(".")[0], "protocol": "smoke_fpn", "seed": int(name[-1])} for name in names}
+    rows = [{"cell": name, **axes[name], "bbox/AP": box_ap.get(name, 50.0)} for name in names]
+    (folder / "ap_table.json").write_text(json.dumps({"arms": [], "cells": rows, "holes": []}))
+    for name in ("ap_summary.md", "ap_table.md"):
+        (folder / name).write_text("| arm |\n")
+    return str(folder)

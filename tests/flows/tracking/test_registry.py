@@ -1,6 +1,4 @@
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import replace
 from pathlib import Path
 
 import mlflow.pytorch
@@ -15,9 +13,9 @@ from flows.tracking.publisher import Publisher
 from flows.tracking.registry import BEST
 from flows.tracking.student_model import write_student_model
 from flows.tracking.tracker import Tracker
-from pcd.export import export_backbone, export_for_detectron2
+from pcd.export import export_backbone
 from pcd.students import build_student
-from tests.flows.tracking.tracked_runs import Child, finished_stage, publish
+from tests.flows.tracking.tracked_runs import Child, Finish, publish
 
 pytestmark = [
     pytest.mark.filterwarnings(
@@ -30,49 +28,6 @@ pytestmark = [
     ),
     pytest.mark.slow,
 ]
-
-Finish = Callable[[Mapping[str, float]], Journal]
-
-
-@pytest.fixture
-def finish(journal: Journal, tmp_path: Path, request: pytest.FixtureRequest) -> Finish:
-    """A benchmark of the arms pcd and random, whose seeds of pcd came to the given box AP, is over."""
-
-    def over(box_ap: Mapping[str, float]) -> Journal:
-        settings = json.loads(json.dumps(journal.run.settings))
-        settings["runtime"]["register_students"] = True
-        pretrain = journal.run.stages["pretrain:pcd.seed0"]
-        stages = {f"pretrain:{cell}": {**pretrain, "key": f"key-of-{cell}"} for cell in box_ap}
-        run = replace(
-            journal.run, name=f"b-{abs(hash(request.node.name))}", settings=settings,
-            stages={**journal.run.stages, **stages},
-        )  # fmt: skip
-        told = Journal.begin(run, tmp_path / "again")
-        for number, stage in enumerate(stages):
-            folder = Path(finished_stage(tmp_path / stage.replace(":", "-")))
-            torch.manual_seed(number)
-            backbone = build_student("resnet18")
-            export_backbone(backbone, folder / "backbone.safetensors", {})
-            export_for_detectron2(backbone, folder / "backbone_detectron2.pth")
-            (folder / "MODEL_CARD.md").write_text(f"# The student of {stage}\n" + "more of it " * 600)
-            told.note("done", stage, folder=str(folder))
-        told.note("finished", folder=_table(tmp_path / "table", box_ap))
-        return told
-
-    return over
-
-
-def _table(folder: Path, box_ap: Mapping[str, float]) -> str:
-    folder.mkdir(exist_ok=True)
-    names = [*box_ap, "random.seed0"]
-    cells = [{"cell": n, "pretrain": n if n in box_ap else None} for n in names]
-    (folder / "spec.json").write_text(json.dumps({"settings": {"cells": cells}}))
-    axes = {name: {"arm": name.partition(".")[0], "protocol": "smoke_fpn", "seed": int(name[-1])} for name in names}
-    rows = [{"cell": name, **axes[name], "bbox/AP": box_ap.get(name, 50.0)} for name in names]
-    (folder / "ap_table.json").write_text(json.dumps({"arms": [], "cells": rows, "holes": []}))
-    for name in ("ap_summary.md", "ap_table.md"):
-        (folder / name).write_text("| arm |\n")
-    return str(folder)
 
 
 def test_the_best_seed_of_each_pre_trained_arm_is_registered_once(
@@ -99,6 +54,20 @@ def test_the_best_seed_of_each_pre_trained_arm_is_registered_once(
     torch.manual_seed(1)
     student, images = build_student("resnet18").eval(), torch.rand(3, 3, 96, 128)
     torch.testing.assert_close(model(images), student(images), rtol=0, atol=0)
+
+
+def test_a_student_that_another_run_registered_meanwhile_gets_no_second_version(
+    finish: Finish, client: MlflowClient, tmp_path: Path
+) -> None:
+    journal = finish({"pcd.seed0": 20.0})
+    journal = finish({"pcd.seed0": 20.0})
+    folders = {"pretrain:pcd.seed0": tmp_path / "pretrain-pcd.seed0"}
+    tracker = Tracker(journal.run)
+    (student,) = tracker.new_students(tmp_path / "table", folders)  # seen as missing, and then
+    publish(journal)
+    write_student_model(student.student, student.pretrain, tmp_path / "model")
+    tracker.register(student, tmp_path / "model")
+    assert len(client.search_model_versions(f"name = '{student.name}'")) == 1
 
 
 def test_a_students_files_travel_with_its_model(

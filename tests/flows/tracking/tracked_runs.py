@@ -1,7 +1,7 @@
 """Runs as the tests of the tracker make them, and as MLflow has them."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from mlflow import MlflowClient
@@ -13,6 +13,7 @@ from flows.tracking.tracker import Tracker
 
 PRETRAIN, CELL = "pretrain:pcd.seed0", "finetune:pcd.smoke_fpn.seed0"
 Child = Callable[[str], TrackedRun]
+Finish = Callable[[Mapping[str, float]], Journal]
 
 
 def parent_of(client: MlflowClient, journal: Journal) -> TrackedRun:
