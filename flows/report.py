@@ -1,6 +1,5 @@
 """The report of a finished benchmark, gathered from its record and from what the store still has of it; no server."""
 
-import json
 import shlex
 import time
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from eval.report.content import CellReport, Report, StageReport
 from eval.report.page import write_report
 from eval.report.table import ap_text, report_tables
 from flows.home import report_path
+from flows.json_object import json_object
 from flows.report_figures import in_order, report_figures
 from flows.report_settings import report_settings
 from flows.run_record import RunRecord
@@ -38,7 +38,7 @@ def gather_report(record: RunRecord) -> Report:
     """All of it as plain data."""
     folder, missing = Path(record.folder), []
     has_table = not (folder / "backbone.safetensors").exists()  # without protocols the last pre-training lies there
-    table = _read(folder / "ap_table.json") if has_table else {}
+    table = json_object(folder / "ap_table.json") if has_table else {}
     if has_table and not table:
         missing.append(f"The AP table: ap_table.json is gone or damaged in {folder}; run the benchmark again.")
     traces, lost = _trace_all(record, bool(table))
@@ -140,11 +140,3 @@ def _flat_environment(environment: Mapping[str, Any]) -> Iterator[tuple[str, str
             yield name.replace("_", " "), ", ".join(map(str, value)) or "none"
         else:
             yield name.replace("_", " "), "not known" if value is None else str(value)
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content

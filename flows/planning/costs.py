@@ -13,6 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final, Literal
 
+from flows.json_object import json_object
 from flows.planning.hardware import Hardware, hardware_here, hardware_of
 from flows.planning.measurements import Measurement, measure, read_measurements, write_measurement
 from flows.planning.plan import Plan, Stage
@@ -122,7 +123,7 @@ def remember(stage: Stage, folder: Path, environment: Mapping[str, Any]) -> None
         environment: as flows.environment.describe_environment gives it.
     """
     try:
-        spec, heartbeat = _read(folder / "spec.json"), _read(folder / "heartbeat.json")
+        spec, heartbeat = json_object(folder / "spec.json"), json_object(folder / "heartbeat.json")
         devices = tuple(heartbeat.get("devices") or ())
         threads = int(spec.get("runtime", {}).get("threads") or 0)
         work = work_of(stage, _circumstances(stage, folder, spec))
@@ -144,7 +145,8 @@ def _circumstances(stage: Stage, folder: Path, spec: Mapping[str, Any]) -> Circu
     """Of a stage that ran, as far as its steps' length depends on them."""
     inputs = spec.get("inputs", {})
     data = folder if stage.kind == "data" else Path(inputs.get("data", folder))
-    counts = _read(data / "data.json").get("counts", {}) or _read(Path(inputs.get("features", folder)) / "result.json")
+    features = Path(inputs.get("features", folder))
+    counts = json_object(data / "data.json").get("counts", {}) or json_object(features / "result.json")
     images = Images(counts.get("pool", 0), counts.get("train", 0), counts.get("val", 0), assumed=False)
     is_shapes = (
         stage.settings["data"]["kind"] == "shapes"
@@ -152,14 +154,6 @@ def _circumstances(stage: Stage, folder: Path, spec: Mapping[str, Any]) -> Circu
         else "data_places" not in (stage.runtime or {})
     )
     return Circumstances(images, is_shapes, compile=bool(spec.get("runtime", {}).get("compile")))
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return found
 
 
 def _estimate(kind: str, work: Work, hardware: Hardware, measured: Sequence[Measurement], step: int) -> Estimate:

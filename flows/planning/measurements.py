@@ -10,6 +10,7 @@ from statistics import median
 from typing import Any, Final
 
 from flows.home import home
+from flows.json_object import json_object
 
 __all__ = ["CUDA_MB", "Measurement", "measure", "read_measurements", "write_measurement"]
 
@@ -74,7 +75,7 @@ def measure(folder: Path, *, has_steps: bool = True) -> dict[str, Any]:
     Args:
         has_steps: whether the steps in metrics.jsonl are alike; else all of its time counts as beside them.
     """
-    lines, result = _lines(folder / "metrics.jsonl") if has_steps else [], _read(folder / "result.json")
+    lines, result = _lines(folder / "metrics.jsonl") if has_steps else [], json_object(folder / "result.json")
     gaps = [
         (b["time"] - a["time"]) / (b["step"] - a["step"])
         for a, b in pairwise(lines)
@@ -86,7 +87,7 @@ def measure(folder: Path, *, has_steps: bool = True) -> dict[str, Any]:
     if seconds is not None:
         end = (folder / "result.json").stat().st_mtime
         # From the start of the process: its own clock begins behind the imports.
-        started = _read(folder / "heartbeat.json").get("started")
+        started = json_object(folder / "heartbeat.json").get("started")
         seconds = max(seconds, end - started) if started else seconds
         done = [line["step"] for line in lines if line["time"] >= end - seconds]  # by the last of its processes
         before = [line["step"] for line in lines if line["time"] < end - seconds]
@@ -112,14 +113,6 @@ def _lines(path: Path) -> list[dict[str, Any]]:
             continue
         if isinstance(line, dict) and {"step", "time"} <= line.keys():
             found.append(line)
-    return found
-
-
-def _read(path: Path) -> Mapping[str, Any]:
-    try:
-        found: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
     return found
 
 

@@ -1,6 +1,5 @@
 """From an AP figure back to what it comes from: fine-tuning, pre-training, teacher and data, by the stages' keys."""
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -8,6 +7,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from flows.home import home
+from flows.json_object import json_object
 from flows.run_record import RunRecord
 from flows.store.manifest import command_again, misfits, read_manifest
 from pcd.errors import PCDError, unknown_name
@@ -68,7 +68,7 @@ def trace(record: RunRecord, cell: str) -> Trace:
         told = f"{origin.stage} {origin.key[:12]} of benchmark {record.name} is no longer whole in the store"
         raise PCDError(f"{told}; run the benchmark again, or fetch it (`pcd store show {origin.key[:12]}`)")
     table = Path(record.folder) if (Path(record.folder) / "ap_table.json").exists() else None
-    figures = _read(Path(origin.folder) / "result.json").get("metrics", {})
+    figures = json_object(Path(origin.folder) / "result.json").get("metrics", {})
     return Trace(
         cell=cell,
         benchmark=record.name,
@@ -90,7 +90,7 @@ def _places(record: RunRecord) -> dict[str, Path]:
     places, ahead = {}, [Path(record.folder)]
     while ahead:
         folder = ahead.pop()
-        spec = _read(folder / "spec.json")
+        spec = json_object(folder / "spec.json")
         places[str(spec.get("stage", folder.parent.name))] = folder
         ahead += [Path(path) for path in spec.get("inputs", {}).values()]
     return places
@@ -112,7 +112,7 @@ def _walk(folder: Path, stage: str, places: Mapping[str, Path]) -> Origin:
         kind=kind,
         key=manifest["key"],
         folder=str(folder),
-        facts=_facts(kind, manifest, _read(folder / "result.json")),
+        facts=_facts(kind, manifest, json_object(folder / "result.json")),
         command=command_again(manifest, folder),
         environment=manifest.get("environment") or {},
         inputs={name: _walk(places[of], of, places) for name, of in read.items()},
@@ -162,7 +162,7 @@ def _facts(kind: str, manifest: Mapping[str, Any], result: Mapping[str, Any]) ->
 
 
 def _agrees(table: Path, cell: str, figures: Mapping[str, float | None]) -> bool:
-    row = next((row for row in _read(table / "ap_table.json").get("cells", []) if row.get("cell") == cell), None)
+    row = next((row for row in json_object(table / "ap_table.json").get("cells", []) if row.get("cell") == cell), None)
     return row is not None and all(
         row.get(name) == figures.get(name)
         or (
@@ -172,11 +172,3 @@ def _agrees(table: Path, cell: str, figures: Mapping[str, float | None]) -> bool
         )
         for name in _FIGURES
     )
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        return {}
-    return content
