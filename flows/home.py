@@ -41,6 +41,7 @@ def set_environment() -> None:
         "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # its 7 would take minutes to say that nobody answers
         "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
         "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # with the password that it may hold
+        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # one for each file of a registered student, in our own output
         "DO_NOT_TRACK": "1",
     }
     for name, value in defaults.items():

@@ -33,7 +33,7 @@ TAG: Final = "pcd"
 
 _HANDED_ON: Final = (
     *("PCD_HOME", "MLFLOW_DISABLE_TELEMETRY", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"),
-    *("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "DO_NOT_TRACK"),
+    *("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "DO_NOT_TRACK"),
 )
 """What a run needs of our environment wherever its worker was started. Addresses are not among them: an address may
 hold a password, and Prefect shows these; a worker has its own."""
