@@ -35,6 +35,11 @@ def test_run_reports(finished: Finished, key: str, expected: object) -> None:
     assert finished[1][key] == expected
 
 
+def test_a_queue_that_is_random_for_much_of_the_training_is_warned_of(finished: Finished) -> None:
+    (warning,) = finished[1]["warnings"]
+    assert re.search(r"queue of \d+ negatives .* of 6; until then random vectors stand in it", warning)
+
+
 def test_run_logs_every_step_once(finished: Finished) -> None:
     assert [(line["step"], line["total"]) for line in metrics(finished[0])] == [(step, 6) for step in range(1, 7)]
 
