@@ -4,6 +4,7 @@ import copy
 import itertools
 import uuid
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,9 @@ from detectron2.data.samplers import TrainingSampler
 from torch.utils.data import DataLoader, Dataset, SequentialSampler
 
 from eval.data import Split
+from eval.datasets.pictures import picture_size
 from pcd.distributed import rank, world_size
+from pcd.images import iterate
 
 __all__ = ["evaluation_loader", "register_split", "training_loader"]
 
@@ -24,6 +27,17 @@ def register_split(split: Split) -> str:
     register_coco_instances(name, {}, str(split.annotations), str(split.images))
     DatasetCatalog.get(name)
     return name
+
+
+class _Mapper(DatasetMapper):  # type: ignore[misc]
+    """Detectron2's, which names the file where it cannot be read."""
+
+    def __call__(self, record: dict[str, Any]) -> Any:
+        try:
+            return super().__call__(record)
+        except Exception:
+            picture_size(Path(record["file_name"]))  # raises PCDError if the file is why
+            raise
 
 
 class _AugmentedImages(Dataset[Any]):
@@ -57,20 +71,24 @@ class _Batches:
             yield list(itertools.islice(places, self.per_rank))
 
 
-def training_loader(cfg: Any, name: str, workers: int, seed: int, first: int) -> DataLoader[Any]:
-    """Endless batches of this rank's share, from step `first` on; images without objects are left out."""
+def training_loader(cfg: Any, name: str, workers: int, seed: int, first: int) -> Iterator[Any]:
+    """Endless batches of this rank's share, from step `first` on; images without objects are left out.
+
+    They raise PCDError at an image that cannot be read.
+    """
     records = get_detection_dataset_dicts(name, filter_empty=True)
-    return DataLoader(
-        _AugmentedImages(records, DatasetMapper(cfg, is_train=True), seed),
+    loader: DataLoader[Any] = DataLoader(
+        _AugmentedImages(records, _Mapper(cfg, is_train=True), seed),
         batch_sampler=_Batches(len(records), cfg.SOLVER.IMS_PER_BATCH // world_size(), seed, first),
         num_workers=workers,
         collate_fn=list,
     )
+    return iterate(loader)
 
 
 def evaluation_loader(cfg: Any, name: str, workers: int) -> Any:
     """The whole split in its order, also where several ranks run: only the first one evaluates."""
     records = get_detection_dataset_dicts(name, filter_empty=False)
     return build_detection_test_loader(
-        records, mapper=DatasetMapper(cfg, is_train=False), sampler=SequentialSampler(records), num_workers=workers
+        records, mapper=_Mapper(cfg, is_train=False), sampler=SequentialSampler(records), num_workers=workers
     )

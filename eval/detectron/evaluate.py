@@ -15,6 +15,7 @@ from eval.coco.results import TASKS, check_results, read_coco
 from eval.datasets import cityscapes_score, voc_score
 from eval.detectron.data import evaluation_loader
 from eval.finetune_settings import ScoreBy
+from pcd.images import iterate
 from pcd.stage import Spec, Stopped, write_text
 
 __all__ = ["evaluate_detector"]
@@ -34,7 +35,7 @@ def evaluate_detector(
 
     Raises:
         Stopped: asked to stop; the training's last checkpoint is there, and the evaluation begins anew.
-        PCDError: the detections are no numbers.
+        PCDError: an image cannot be read, or the detections are no numbers.
     """
     out, threads = spec.out, spec.runtime["threads"] or 1
     loader = _Watched(evaluation_loader(cfg, val_name, spec.runtime["workers"]), spec)
@@ -84,7 +85,7 @@ class _Watched:
         return len(self._loader)
 
     def __iter__(self) -> Iterator[Any]:
-        for number, batch in enumerate(self._loader):
+        for number, batch in enumerate(iterate(self._loader)):
             self._spec.activity("evaluation", number, len(self))
             if self._spec.stop_requested:
                 raise Stopped

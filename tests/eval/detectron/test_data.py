@@ -18,6 +18,7 @@ from PIL import Image
 from eval.data import Split, read_data_set
 from eval.detectron.data import evaluation_loader, register_split, training_loader
 from eval.shapes import CLASS_NAMES
+from pcd.errors import PCDError
 
 BATCH = 4
 
@@ -43,8 +44,8 @@ def mixed_name(tmp_path: Path) -> str:
     return register_split(Split(tmp_path, tmp_path / "mixed.json"))
 
 
-def image_ids(cfg: Any, name: str, batches: int, seed: int = 0, first: int = 0) -> list[int]:
-    loader = training_loader(cfg, name, 0, seed, first)
+def image_ids(cfg: Any, name: str, batches: int, seed: int = 0, first: int = 0, workers: int = 0) -> list[int]:
+    loader = training_loader(cfg, name, workers, seed, first)
     return [record["image_id"] for batch in itertools.islice(loader, batches) for record in batch]
 
 
@@ -111,6 +112,14 @@ def test_the_number_of_workers_does_not_change_the_batches(cfg: Any, train_name:
 def test_evaluation_meets_every_image_in_order(cfg: Any, val_name: str) -> None:
     ids = [record["image_id"] for batch in evaluation_loader(cfg, val_name, 0) for record in batch]
     assert ids == list(range(1, 9))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_image_is_named_in_one_line(cfg: Any, mixed_name: str, tmp_path: Path, workers: int) -> None:
+    damaged = tmp_path / "5.png"
+    damaged.write_bytes(damaged.read_bytes()[:-200])
+    with pytest.raises(PCDError, match=rf"\A[^\n]*{damaged} cannot be read[^\n]*\Z"):
+        image_ids(cfg, mixed_name, batches=4, workers=workers)
 
 
 def test_a_registered_split_knows_its_classes(train_name: str) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,8 @@ from detectron2.structures import Boxes, Instances
 from pycocotools import mask as coco_mask
 from torch import nn
 
-from eval.detectron.data import evaluation_loader
+from eval.data import Split
+from eval.detectron.data import evaluation_loader, register_split
 from eval.detectron.evaluate import evaluate_detector
 from eval.shapes import CLASS_NAMES
 from eval.table import METRICS
@@ -202,3 +204,16 @@ def test_a_detector_that_finds_nothing_is_warned_about(
 def test_scores_that_are_no_numbers_are_refused(new_config: Callable[..., Any], val_name: str, tmp_path: Path) -> None:
     with pytest.raises(PCDError, match=r"predictions\.json: record 0 has a score or box that is no number"):
         evaluate_detector(new_config(), Oracle(val_name, score=math.nan), val_name, spec_into(tmp_path))
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_damaged_image_is_named_in_one_line(
+    new_config: Callable[..., Any], shapes_set: Path, tmp_path: Path, workers: int
+) -> None:
+    shutil.copytree(shapes_set / "val", tmp_path / "val")
+    damaged = tmp_path / "val" / "000003.jpg"
+    damaged.write_bytes(damaged.read_bytes()[:-200])
+    name, spec = register_split(Split(tmp_path / "val", shapes_set / "val.json")), spec_into(tmp_path)
+    spec.runtime["workers"] = workers
+    with pytest.raises(PCDError, match=rf"\A[^\n]*{damaged} cannot be read \(image file is truncated[^\n]*\Z"):
+        evaluate_detector(new_config(), Oracle(name), name, spec)
