@@ -1,7 +1,7 @@
 """The settings of a benchmark as its report shows them: flat, each with its value and on whose word that rests."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any, Final
 
 from pydantic import ValidationError
@@ -9,6 +9,7 @@ from pydantic import ValidationError
 from eval.report.content import Setting
 from flows.settings import Benchmark
 from pcd.errors import PCDError
+from pcd.flat import flatten
 from pcd.settings import flat_settings
 
 __all__ = ["report_settings"]
@@ -38,7 +39,7 @@ def report_settings(recorded: Mapping[str, Any]) -> tuple[dict[str, tuple[Settin
             Setting(name=name, value=_text(value), mark=_mark(name, mark)) for name, (value, mark) in flat.items()
         ]
     except (ValidationError, PCDError):
-        settings = [Setting(name=name, value=_text(value), mark=_UNMARKED) for name, value in _flat(recorded, "")]
+        settings = [Setting(name=name, value=_text(value), mark=_UNMARKED) for name, value in flatten(recorded).items()]
         lost.append("The marks of the settings: they are those of another version.")
     grouped: dict[str, list[Setting]] = {title: [] for title in _GROUPS}
     for setting in settings:
@@ -54,11 +55,3 @@ def _mark(name: str, mark: str) -> str:
 def _text(value: Any) -> str:
     """As `--set` takes it."""
     return value if isinstance(value, str) else json.dumps(value, default=str)
-
-
-def _flat(settings: Mapping[str, Any], prefix: str) -> Iterator[tuple[str, Any]]:
-    for name, value in settings.items():
-        if isinstance(value, Mapping) and value:
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value

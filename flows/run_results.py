@@ -8,6 +8,7 @@ from typing import Any, Final
 from eval.verdict import CellRun
 from flows.run_record import RunRecord
 from flows.store.store import Store, open_store
+from pcd.flat import flatten
 
 __all__ = ["cell_folders", "cells_of", "fetch_stages", "read_cells"]
 
@@ -109,7 +110,7 @@ def _basis(chain: Mapping[str, Path]) -> dict[str, dict[str, str]]:
     for stage, folder in chain.items():
         kind, manifest = stage.partition(":")[0], _read(folder / "manifest.json")
         parts, environment = manifest["parts"], manifest["environment"]
-        add("settings", dict(_flat(parts["settings"])))
+        add("settings", flatten(parts["settings"]))
         add("data", {f"{kind} {name}": value for name, value in parts["files"].items()})
         if kind in ("teacher", "data"):
             result = _read(folder / "result.json")
@@ -132,14 +133,6 @@ def _hardware_class(folder: Path, environment: Mapping[str, Any]) -> str:
     if gpus and _read(folder / "spec.json")["runtime"]["device"] != "cpu":
         return " + ".join(sorted({gpu.partition(",")[0].strip() for gpu in gpus}))
     return str(environment["processor"])
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    for name, value in settings.items():
-        if isinstance(value, Mapping):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield prefix + name, value
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from flows.planning.plan import Stage
 from flows.store.manifest import MANIFEST, misfits, read_manifest
 from flows.store.store import Store
+from pcd.flat import flatten
 
 __all__ = ["Difference", "explain", "in_words"]
 
@@ -77,11 +78,12 @@ def _differences(manifest: Mapping[str, Any], new: Mapping[str, Any], ids: Mappi
     old: Mapping[str, Any] | None = manifest.get("parts")
     if old is None:  # stored before the parts were
         found = [
-            Difference("setting", *values) for values in _changed(_flat(manifest["settings"]), _flat(new["settings"]))
+            Difference("setting", *values)
+            for values in _changed(flatten(manifest["settings"]), flatten(new["settings"]))
         ]
         return found or [Difference("source", "unknown: stored before sources were recorded")]
     return [
-        *(Difference("setting", *values) for values in _changed(_flat(old["settings"]), _flat(new["settings"]))),
+        *(Difference("setting", *values) for values in _changed(flatten(old["settings"]), flatten(new["settings"]))),
         *(Difference("file", *values) for values in _changed(old["files"], new["files"])),
         *(
             Difference("input", ids.get(name, name), was, now)
@@ -95,13 +97,6 @@ def _changed(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[tuple[s
     for name in [*new, *(name for name in old if name not in new)]:
         if name not in old or name not in new or old[name] != new[name]:
             yield name, old.get(name), new.get(name)
-
-
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) and value else {prefix + name: value}
-    return flat
 
 
 def in_words(difference: Difference) -> str:
