@@ -3,7 +3,6 @@
 checkpoint.json beside them holds the step of the newest ({"step": n}), for readers that load no tensors.
 """
 
-import json
 import os
 from pathlib import Path
 from typing import Any
@@ -12,6 +11,7 @@ import torch
 
 from pcd.checkpoint_step import SIDECAR
 from pcd.errors import PCDError
+from pcd.stage import write_json
 
 __all__ = ["load_checkpoint", "save_checkpoint", "save_whole"]
 
@@ -33,9 +33,7 @@ def save_checkpoint(path: Path, state: dict[str, Any], keep: int = 1) -> None:
         if (newer := _place(path, age - 1)).exists():
             newer.replace(_place(path, age))
     temporary.replace(path)
-    sidecar = path.with_name(f".{SIDECAR}.part")
-    sidecar.write_text(json.dumps({"step": state["step"]}) + "\n")
-    sidecar.replace(path.with_name(SIDECAR))
+    write_json(path.with_name(SIDECAR), {"step": state["step"]})
 
 
 def _write(path: Path, state: dict[str, Any]) -> Path:

@@ -6,10 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pcd.checkpoint import load_checkpoint, save_checkpoint
+from pcd.checkpoint import save_checkpoint
 from pcd.distributed import gather_objects, rank
-from pcd.errors import PCDError
 from pcd.objective import Objective
+from pcd.resume import load_own_checkpoint
 from pcd.stage import Spec
 from pcd.students import Student
 
@@ -38,20 +38,13 @@ class TrainingState:
 
         Raises PCDError if it was made with other settings.
         """
-        state = load_checkpoint(spec.out / "checkpoint.pt")
-        spec.metrics.drop_after(state["step"] if state else 0)
+        state = load_own_checkpoint(spec)
         if state is None:
             return 0, {}
-        if state["settings"] != spec.settings:
-            raise PCDError(
-                f"the checkpoint in {spec.out} was made with other settings ({_first_difference(state, spec)}); "
-                "give this run another `out`, or delete the checkpoint"
-            )
         for name in self.__slots__:
             getattr(self, name).load_state_dict(state[name])
         if rank() < len(state["random"]):
             _restore_random_states(state["random"][rank()])
-        print(f"resumed from step {state['step']}")
         return int(state["step"]), state["notes"]
 
 
@@ -67,16 +60,3 @@ def _restore_random_states(states: dict[str, Tensor]) -> None:
     torch.set_rng_state(states["cpu"])
     if "cuda" in states and torch.cuda.is_available():
         torch.cuda.set_rng_state(states["cuda"])
-
-
-def _first_difference(state: dict[str, Any], spec: Spec) -> str:
-    then, now = _flat(state["settings"]), _flat(spec.settings)
-    name = next(name for name in sorted(then.keys() | now.keys()) if then.get(name) != now.get(name))
-    return f"{name}: {then.get(name, 'absent')} then, {now.get(name, 'absent')} now"
-
-
-def _flat(settings: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return flat

@@ -15,11 +15,12 @@ from torch.nn.parallel import DistributedDataParallel
 from eval.detectron.data import training_loader
 from eval.detectron.frozen import to_training_mode
 from eval.finetune_settings import FinetuneSettings
-from pcd.checkpoint import load_checkpoint, save_checkpoint
+from pcd.checkpoint import save_checkpoint
 from pcd.distributed import any_rank, world_size
 from pcd.errors import PCDError
 from pcd.optim import set_learning_rate
 from pcd.precision import autocast_type
+from pcd.resume import load_own_checkpoint
 from pcd.schedule import cosine_with_warmup, steps_with_warmup
 from pcd.stage import Spec, Stopped
 
@@ -56,7 +57,8 @@ class _Run:
 def train_detector(cfg: Any, detector: Any, settings: FinetuneSettings, train_name: str, seed: int, spec: Spec) -> None:
     """Train in place, from the last checkpoint if there is one.
 
-    Raises Stopped behind a checkpoint when asked to stop, and PCDError on a loss that is not finite.
+    Raises Stopped behind a checkpoint when asked to stop, and PCDError on a loss that is not finite or a checkpoint of
+    other settings.
     """
     run = _Run(detector, _build_optimizer(detector, settings), spec)
     first, total = _resume(run), settings.iterations
@@ -128,15 +130,13 @@ def _forward(replica: nn.Module, batch: Any, step: int) -> dict[str, Tensor]:
 def _save(run: _Run, done: int) -> None:
     if run.spec.is_first_rank:
         state = {"step": done, "detector": run.detector.state_dict(), "optimizer": run.optimizer.state_dict()}
-        save_checkpoint(run.spec.out / "checkpoint.pt", state)
+        save_checkpoint(run.spec.out / "checkpoint.pt", state | {"settings": run.spec.settings})
 
 
 def _resume(run: _Run) -> int:
-    state = load_checkpoint(run.spec.out / "checkpoint.pt")
-    if state:
-        run.detector.load_state_dict(state["detector"])
-        run.optimizer.load_state_dict(state["optimizer"])
-        print(f"resumed from step {state['step']}")
-    first = int(state["step"]) if state else 0
-    run.spec.metrics.drop_after(first)
-    return first
+    state = load_own_checkpoint(run.spec)
+    if state is None:
+        return 0
+    run.detector.load_state_dict(state["detector"])
+    run.optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])

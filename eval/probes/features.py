@@ -26,6 +26,7 @@ from pcd.errors import PCDError
 from pcd.export import load_backbone, load_exactly
 from pcd.gpu_memory import peak_gpu_memory
 from pcd.images import iterate
+from pcd.resume import refuse_other_settings
 from pcd.stage import Spec, Stopped, run_stage, write_json
 from pcd.students import build_student
 from pcd.views import central_view
@@ -86,7 +87,7 @@ def compute_features(spec: Spec, backbone: nn.Module, paths: Sequence[Path], siz
         (len(paths), C) fp32 on the CPU; on ranks but the first, nothing of use.
 
     Raises:
-        PCDError: an image that cannot be read, or features that are not finite.
+        PCDError: an image that cannot be read, features that are not finite, or a checkpoint of other settings.
         Stopped: behind a checkpoint, when asked to stop.
     """
     rows = _resume(spec)
@@ -170,11 +171,7 @@ def _resume(spec: Spec) -> list[Tensor]:
             state = {"first": None}
         if state["first"] != done:
             break
-        if state["settings"] != spec.settings:
-            raise PCDError(
-                f"the checkpoints in {spec.out} were made with other settings; give this run another `out`, or delete "
-                "them"
-            )
+        refuse_other_settings(spec, state["settings"])
         rows.append(state["rows"])
         done += len(state["rows"])
     for path in files[len(rows) :]:

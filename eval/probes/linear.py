@@ -10,10 +10,11 @@ from torch import Tensor, nn
 from eval.probes.accuracy import accuracies
 from eval.probes.frozen import FrozenFeatures
 from eval.probes.settings import LinearSettings
-from pcd.checkpoint import load_checkpoint, save_checkpoint
+from pcd.checkpoint import save_checkpoint
 from pcd.errors import PCDError
 from pcd.image_sources import shuffled
 from pcd.optim import set_learning_rate
+from pcd.resume import load_own_checkpoint
 from pcd.stage import Spec, Stopped
 
 __all__ = ["linear_probe"]
@@ -29,7 +30,7 @@ def linear_probe(spec: Spec, settings: LinearSettings, frozen: FrozenFeatures, s
         `metrics` and `train_metrics` of the last epoch (see eval.probes.accuracy), and the number of `steps`.
 
     Raises:
-        PCDError: the loss is not finite.
+        PCDError: the loss is not finite, or the checkpoint was made with other settings.
         Stopped: behind a checkpoint, when asked to stop.
     """
     images, device = len(frozen.train), frozen.train.device
@@ -103,15 +104,9 @@ def _resume(
     spec: Spec, classifier: nn.Linear, optimizer: torch.optim.Optimizer, device: torch.device
 ) -> tuple[int, Tensor]:
     """The step to go on from, and the sum of the losses of its epoch so far."""
-    state = load_checkpoint(spec.out / "checkpoint.pt")
-    spec.metrics.drop_after(state["step"] if state else 0)
+    state = load_own_checkpoint(spec)
     if state is None:
         return 0, torch.zeros((), device=device)
-    if state["settings"] != spec.settings:
-        raise PCDError(
-            f"the checkpoint in {spec.out} was made with other settings; give this run another `out`, or delete it"
-        )
     classifier.load_state_dict(state["classifier"])
     optimizer.load_state_dict(state["optimizer"])
-    print(f"resumed from step {state['step']}")
     return int(state["step"]), state["loss_sum"].to(device)

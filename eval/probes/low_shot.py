@@ -14,8 +14,9 @@ from torch import Tensor
 from eval.probes.accuracy import accuracies
 from eval.probes.frozen import FrozenFeatures
 from eval.probes.settings import LowShotSettings
-from pcd.checkpoint import load_checkpoint, save_checkpoint
+from pcd.checkpoint import save_checkpoint
 from pcd.errors import PCDError
+from pcd.resume import load_own_checkpoint
 from pcd.stage import Spec, Stopped
 
 __all__ = ["draw_share", "logistic_regression", "low_shot_probe"]
@@ -31,10 +32,11 @@ def low_shot_probe(spec: Spec, settings: LowShotSettings, frozen: FrozenFeatures
         `trials` with its accuracies and the number of its `images`.
 
     Raises:
-        PCDError: the loss is not finite.
+        PCDError: the loss is not finite, or the checkpoint was made with other settings.
         Stopped: when asked to stop; trials that are done are kept.
     """
-    trials = _resume(spec)
+    state = load_own_checkpoint(spec)
+    trials: list[dict[str, Any]] = state["trials"] if state else []
     labels = frozen.train_labels.cpu().numpy()
     for trial in range(len(trials), settings.trials):
         chosen = torch.from_numpy(draw_share(labels, settings.share, seed, trial)).to(frozen.train.device)
@@ -124,16 +126,3 @@ class _Classifier:
 def _stop_if_asked(spec: Spec) -> None:
     if spec.stop_requested:
         raise Stopped
-
-
-def _resume(spec: Spec) -> list[dict[str, Any]]:
-    state = load_checkpoint(spec.out / "checkpoint.pt")
-    spec.metrics.drop_after(state["step"] if state else 0)
-    if state is None:
-        return []
-    if state["settings"] != spec.settings:
-        raise PCDError(
-            f"the checkpoint in {spec.out} was made with other settings; give this run another `out`, or delete it"
-        )
-    trials: list[dict[str, Any]] = state["trials"]
-    return trials

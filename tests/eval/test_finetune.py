@@ -21,6 +21,7 @@ import pytest
 import torch
 
 from eval.table import METRICS
+from pcd.checkpoint import save_checkpoint
 from pcd.export import export_backbone
 from pcd.students import build_student
 
@@ -179,6 +180,17 @@ def test_a_missing_backbone_is_refused_in_one_line(
     spec = new_spec(tmp_path / "out", settings, {"data": shapes_set, "backbone": tmp_path / "gone"})
     assert exit_code(start(spec)) == 2
     assert "run its pre-training again" in (tmp_path / "out" / "error.txt").read_text()
+
+
+@pytest.mark.slow
+def test_a_checkpoint_of_other_settings_is_refused_in_one_line(
+    start: Start, new_spec: Callable[..., Path], settings: dict[str, Any], shapes_set: Path, tmp_path: Path
+) -> None:
+    edited = settings | {"finetune": settings["finetune"] | {"learning_rate": 0.5}}
+    save_checkpoint(tmp_path / "checkpoint.pt", {"step": 3, "settings": settings})
+    assert exit_code(start(new_spec(tmp_path, edited, {"data": shapes_set}))) == 2
+    (line,) = (tmp_path / "error.txt").read_text().splitlines()
+    assert f"(finetune.learning_rate: {settings['finetune']['learning_rate']} then, 0.5 now)" in line
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ def train(
 
     def run(out: Path, stop: bool = False, **changes: Any) -> Any:
         changed = FinetuneSettings.model_validate(settings.model_dump() | {"iterations": 3} | changes)
-        spec: Spec = read_spec(new_spec(out, {}))
+        spec: Spec = read_spec(new_spec(out, {"finetune": changed.model_dump(mode="json")}))
         spec.stop_requested = stop
         cfg = new_config(**changes)
         torch.manual_seed(0)
@@ -93,6 +93,13 @@ def test_a_stopped_and_resumed_training_has_the_losses_of_an_undisturbed_one(
     train(tmp_path / "parts", optimizer=optimizer)
     losses = [[line["loss"] for line in metrics_of(tmp_path / name)] for name in ("whole", "parts")]
     assert losses[1] == losses[0]
+
+
+def test_a_checkpoint_of_other_settings_is_refused(train: Train, tmp_path: Path) -> None:
+    with pytest.raises(Stopped):
+        train(tmp_path, stop=True, learning_rate=0.001)
+    with pytest.raises(PCDError, match=r"\(finetune\.learning_rate: 0\.001 then, 0\.002 now\)"):
+        train(tmp_path, learning_rate=0.002)
 
 
 def test_a_diverging_training_ends_with_what_to_do(train: Train, tmp_path: Path) -> None:

@@ -141,7 +141,7 @@ def test_a_damaged_checkpoint_costs_its_own_images_and_those_behind_it(
 
 
 def test_checkpoints_of_other_settings_are_refused(make_spec: MakeSpec, data: Path, whole: Tensor) -> None:
-    with pytest.raises(PCDError, match="were made with other settings"):
+    with pytest.raises(PCDError, match="was made with other settings"):
         compute_features(make_spec(SETTINGS | {"seed": 6}), Halves(), all_pictures(data), 32, CPU)
 
 
