@@ -17,11 +17,13 @@ from typing import Any, Final
 
 from pcd.errors import PCDError, StageFailedError
 from pcd.snapshots import list_snapshots
-from pcd.stage import EXIT_STOPPED, EXIT_USER_ERROR, Spec, Stopped, run_stage, write_json
+from pcd.stage import ACTIVITY, EXIT_STOPPED, EXIT_USER_ERROR, Spec, Stopped, run_stage, write_json
 
 __all__ = ["watch"]
 
 _LOOK_EVERY_SECONDS: Final = 1.0
+_SIGNS: Final = ("metrics.jsonl", ACTIVITY, "log.txt", "checkpoint*")
+"""What an evaluation writes as it goes on."""
 
 
 def watch(spec: Spec) -> dict[str, Any]:
@@ -104,8 +106,11 @@ def _run(spec: Spec, epoch: float, command: list[str], out: Path) -> None:
     with (out / "log.txt").open("ab") as log:
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL)
     asked = False
+    seen: dict[str, tuple[int, int]] = {}
     while (code := process.poll()) is None:
-        spec.activity(f"evaluation of epoch {epoch:g}", 0, 1)
+        if (signs := _signs(out)) != seen:  # one that hangs must not look alive by our own word
+            spec.activity(f"evaluation of epoch {epoch:g}", 0, 1)
+            seen = signs
         if spec.stop_requested and not asked:
             process.terminate()
             asked = True
@@ -118,6 +123,17 @@ def _run(spec: Spec, epoch: float, command: list[str], out: Path) -> None:
         raise StageFailedError(
             f"the evaluation of epoch {epoch:g} ended with code {code}; its log is {out / 'log.txt'}"
         )
+
+
+def _signs(out: Path) -> dict[str, tuple[int, int]]:
+    found = {}
+    for path in (path for pattern in _SIGNS for path in out.glob(pattern)):
+        try:
+            status = path.stat()
+        except FileNotFoundError:  # replaced, or its evaluation has just ended
+            continue
+        found[path.name] = status.st_size, status.st_mtime_ns
+    return found
 
 
 def _log(spec: Spec, number: int, epoch: float, figures: dict[str, float | None]) -> None:

@@ -3,7 +3,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ import pytest
 import torch
 from torch import nn
 
+from flows.supervision.stall import StallWatch
 from pcd.snapshots import write_snapshot
 from pcd.students import build_student
 
@@ -92,6 +93,28 @@ def test_a_watch_that_was_stopped_goes_on_without_a_figure_twice(start: Start, l
     _finish(live)
     assert start(wait=True).wait(60) == 0
     assert _logged(out) == [(1, 10), (2, 20)]
+
+
+def _silences(out: Path, seconds: float, enough: float) -> Iterator[float]:
+    """Of the watch, as its supervisor counts them, in these seconds or until one is long enough."""
+    watch, end = StallWatch(out), time.monotonic() + seconds
+    while time.monotonic() < end and watch.quiet < enough:
+        watch.look()
+        yield watch.quiet
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize(("tell", "falls_quiet"), [(False, True), (True, False)])
+def test_a_silent_evaluation_lets_the_watch_fall_quiet_and_one_that_goes_on_does_not(
+    start: Start, tmp_path: Path, tell: bool, falls_quiet: bool
+) -> None:
+    process, out = start(wait=True, tell=tell), tmp_path / "watch"
+    log = out / "epoch-0001.00" / "log.txt"
+    _wait_until((log.with_name("activity.json") if tell else log).exists)
+    longest = max(_silences(out, seconds=60 if falls_quiet else 5, enough=3))
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(60) == 75
+    assert (longest >= 3) == falls_quiet
 
 
 def test_an_evaluation_that_fails_is_told_in_one_line_with_its_epoch(start: Start, tmp_path: Path) -> None:

@@ -1,4 +1,6 @@
-"""A stage that evaluates a backbone in no time: its first weight. With `fail` or `wait` in its settings it does so."""
+"""A stage that evaluates a backbone in no time: its first weight. With `fail` or `wait` in its settings it does so, and
+with `tell` it says meanwhile that it is there.
+"""
 
 import sys
 import time
@@ -16,6 +18,8 @@ def evaluate(spec: Spec) -> dict[str, Any]:
     while spec.settings.get("wait") and not (spec.out.parent / "go-on").exists():
         if spec.stop_requested:
             raise Stopped
+        if spec.settings.get("tell"):
+            spec.activity("waiting", 0, 1)
         time.sleep(0.02)
     weight = load_file(spec.inputs["backbone"] / "backbone.safetensors")["weight"]
     return {"metrics": {"bbox/AP": float(weight[0]), "bbox/APl": None}}
