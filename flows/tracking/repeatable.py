@@ -36,10 +36,12 @@ class Series:
         width = max((len(line) for line in fresh), default=1)
         for batch in _batches(fresh, max(1, _MAX_PER_CALL // width)):
             metrics = [
-                Metric(name, float(value), int(line.get("time", 0) * 1000), int(line["step"]))
+                Metric(
+                    _FOREIGN_TO_NAMES.sub("_", key), float(value), int(line.get("time", 0) * 1000), int(line["step"])
+                )
                 for line in batch
-                for name, value in line.items()
-                if name not in _NOT_FIGURES and isinstance(value, int | float)
+                for key, value in line.items()
+                if key not in _NOT_FIGURES and isinstance(value, int | float)
             ]
             if metrics:
                 self._client.log_batch(run_id, metrics=metrics)
