@@ -16,13 +16,15 @@ from pathlib import Path
 from typing import Any
 
 from eval.coco.figures import draw_intervals, draw_mistakes
-from eval.coco.intervals import Evaluated, arm_intervals, arm_mistakes, interval_note, printed_intervals
+from eval.coco.intervals import Evaluated, arm_intervals, arm_mistakes, draw_arms, interval_note, printed_intervals
 from eval.data import read_data_set
-from eval.figures import draw_ap_bars, draw_gallery, draw_losses
+from eval.differences import arm_differences, difference_note, printed_differences
+from eval.figures import Curve, draw_ap_bars, draw_gallery, draw_losses
+from eval.metric_names import HEADLINES
 from eval.references import printed_references
-from eval.results_frame import Cell, results_frame
+from eval.results_frame import Cell, Hole, results_frame
 from eval.standing import standing_note, standings
-from eval.table import HEADLINES, Hole, arm_table, cell_table, write_tables
+from eval.table import arm_table, cell_table, write_tables
 from pcd.stage import Spec, run_stage
 
 __all__ = ["aggregate"]
@@ -37,16 +39,23 @@ def aggregate(spec: Spec) -> dict[str, Any]:
     holes = [_hole(record) for record in spec.settings.get("holes", ())]
     by_cell = cell_table(cells)
     by_arm = arm_table(by_cell, baselines, holes)
-    results_frame(cells).to_csv(spec.out / "results.csv", index=False, float_format="%.4f")
+    results_frame(cells, holes).to_csv(spec.out / "results.csv", index=False, float_format="%.4f")
     standing = standings(by_cell, [name for name in HEADLINES if name in by_cell], noise_ap)
     evaluated = [Evaluated(cell.arm, cell.protocol, folders[cell.cell]) for cell in cells]
-    intervals = arm_intervals(evaluated, baselines, spec.runtime["threads"])
-    further, notes = {}, [*([standing_note(noise_ap)] if standing else []), *spec.settings["notes"]]
+    drawn = draw_arms(evaluated, spec.runtime["threads"])
+    intervals = arm_intervals(drawn)
+    against = list(dict.fromkeys([records[0]["arm"], *baselines]))
+    differences = arm_differences(by_cell, against, drawn)
+    further, legend = {}, [standing_note(noise_ap)] if standing else []
+    if len(differences):
+        further["Differences between arms"] = printed_differences(differences)
+        legend.append(difference_note())
+        differences.to_csv(spec.out / "differences.csv", index=False, float_format="%.4f")
     if len(intervals):
-        further["Intervals over images"] = printed_intervals(intervals, baselines)
-        notes.append(interval_note())
+        further["Intervals over images"] = printed_intervals(intervals)
+        legend.append(interval_note())
         intervals.to_csv(spec.out / "intervals.csv", index=False, float_format="%.4f")
-        draw_intervals(intervals, baselines, spec.out / "intervals.png")
+        draw_intervals(intervals, differences, spec.out / "intervals.png")
     if spec.settings["published"]:
         further["Published figures"] = printed_references(spec.settings["published"])
     mistakes = arm_mistakes(evaluated)
@@ -55,7 +64,9 @@ def aggregate(spec: Spec) -> dict[str, Any]:
         draw_mistakes(mistakes, spec.out / "mistakes.png")
     title = f"AP table of {spec.settings['benchmark']}"
     title += f" ({len(cells)} of {len(cells) + len(holes)} cells)" if holes else ""
-    write_tables(spec.out, title, by_cell, by_arm, baselines, notes, holes, further, standing)
+    frames = {"intervals": intervals, "differences": differences}
+    notes = [*legend, *spec.settings["notes"]]
+    write_tables(spec.out, title, by_cell, by_arm, baselines, notes, holes, further, standing, frames)
 
     draw_ap_bars(by_cell, spec.out / "ap_by_arm.png", holes)
     _draw_losses(spec, folders)
@@ -85,18 +96,18 @@ def _read_cell(folder: Path, record: dict[str, Any]) -> Cell:
 
 
 def _draw_losses(spec: Spec, folders: Mapping[str, Path]) -> None:
-    pretrained = sorted({record["pretrain"] for record in spec.settings["cells"] if record["pretrain"]})
-    is_probe = {cell: f"probe:{cell}" in spec.inputs for cell in folders}
-    kinds = {
-        "pre-training": {name: spec.inputs[f"pretrain:{name}"] for name in pretrained},
-        "fine-tuning": {cell: folder for cell, folder in folders.items() if not is_probe[cell]},
-        "probes": {cell: folder for cell, folder in folders.items() if is_probe[cell]},
-    }
-    curves = {
-        title: {name: folder / "metrics.jsonl" for name, folder in of.items() if (folder / "metrics.jsonl").exists()}
-        for title, of in kinds.items()
-    }
-    draw_losses({title: files for title, files in curves.items() if files}, spec.out / "losses.png")
+    records = spec.settings["cells"]
+    pretrained = {record["pretrain"]: record["arm"] for record in records if record["pretrain"]}
+    found: dict[str, list[Curve]] = {"pre-training": [], "fine-tuning": [], "probes": []}
+    for name, arm in pretrained.items():
+        found["pre-training"].append(Curve(arm, arm, spec.inputs[f"pretrain:{name}"] / "metrics.jsonl"))
+    for record in records:
+        cell, arm = record["cell"], record["arm"]
+        kind = "probes" if f"probe:{cell}" in spec.inputs else "fine-tuning"
+        found[kind].append(Curve(arm, f"{arm}.{record['protocol']}", folders[cell] / "metrics.jsonl"))
+    there = {title: [curve for curve in curves if curve.file.exists()] for title, curves in found.items()}
+    arms = [record["arm"] for record in records]
+    draw_losses({title: curves for title, curves in there.items() if curves}, arms, spec.out / "losses.png")
 
 
 def _draw_galleries(spec: Spec, cells: Sequence[Cell], folders: Mapping[str, Path]) -> None:
@@ -106,7 +117,8 @@ def _draw_galleries(spec: Spec, cells: Sequence[Cell], folders: Mapping[str, Pat
     for record in spec.settings["cells"]:
         predictions = folders[record["cell"]] / "predictions.json"
         if firsts[record["arm"], record["protocol"]] == record["cell"] and predictions.exists():
-            shown.setdefault(record.get("set"), {})[record["cell"]] = predictions
+            named = record["arm"] if len({c.protocol for c in cells}) == 1 else f"{record['arm']}\n{record['protocol']}"
+            shown.setdefault(record.get("set"), {})[named] = predictions
     for name, of_set in shown.items():
         set_places = spec.runtime.get("set_places") or {}
         places = set_places.get(name) if name else spec.runtime.get("data_places")

@@ -2,10 +2,10 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
-import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -16,13 +16,13 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from eval.data import Split
-from eval.table import HEADLINES, Hole
+from eval.metric_names import HEADLINES
+from eval.palette import COLOURS, arm_colours
+from eval.results_frame import Hole
 
-__all__ = ["draw_ap_bars", "draw_gallery", "draw_losses"]
+__all__ = ["Curve", "draw_ap_bars", "draw_gallery", "draw_losses"]
 
-_COLOURS: Final = mpl.colormaps["tab10"].colors  # type: ignore[attr-defined]
-_SHOWN_SCORE: Final = 0.5
-"""Detections below this score stay out of the gallery; AP counts them all."""
+_LINES: Final[tuple[Literal["-", "--", ":", "-."], ...]] = ("-", "--", ":", "-.")
 
 
 def draw_ap_bars(cells: pd.DataFrame, path: Path, holes: Sequence[Hole] = ()) -> None:
@@ -46,7 +46,7 @@ def draw_ap_bars(cells: pd.DataFrame, path: Path, holes: Sequence[Hole] = ()) ->
             places = places + (i - (len(found) - 1) / 2) * 0.38
             values = [of_protocol.loc[of_protocol["arm"] == arm, metric] for arm in arms if counts[arm]]
             means, stds = [v.mean() for v in values], [v.std(ddof=1) if len(v) > 1 else 0.0 for v in values]
-            bars = axes.bar(places, means, 0.36, color=_COLOURS[i], alpha=0.75, label=label)
+            bars = axes.bar(places, means, 0.36, color=COLOURS[i], alpha=0.75, label=label)
             axes.bar_label(bars, fmt="%.1f", label_type="center")
             axes.errorbar(places, means, stds, fmt="none", ecolor="black", capsize=4, elinewidth=1)
             for place, of_arm in zip(places, values, strict=True):
@@ -62,55 +62,73 @@ def draw_ap_bars(cells: pd.DataFrame, path: Path, holes: Sequence[Hole] = ()) ->
     figure.savefig(path, dpi=130)
 
 
-def draw_losses(curves: Mapping[str, Mapping[str, Path]], path: Path) -> None:
-    """One panel per kind of stage; `curves` maps panel title to (label to metrics.jsonl).
+@dataclass(frozen=True, slots=True)
+class Curve:
+    """The losses of one stage."""
 
-    Labels that end in .seed0, .seed1, … are lines of one colour, which has one entry in the legend.
+    arm: str
+    """By which its colour is chosen."""
+    label: str
+    """In the legend; the seeds of an arm have the same, and one entry."""
+    file: Path
+    """metrics.jsonl"""
+
+
+def draw_losses(panels: Mapping[str, Sequence[Curve]], arms: Sequence[str], path: Path) -> None:
+    """One panel per kind of stage. An arm has one colour in all of them, and its protocols lines of other kinds.
+
+    Args:
+        panels: title to curves.
+        arms: all of the table, in its order.
     """
-    figure = Figure(figsize=(4.8 * len(curves), 3.4), layout="constrained")
-    for axes, (title, files) in zip(figure.subplots(1, len(curves), squeeze=False)[0], curves.items(), strict=True):
-        names = list(dict.fromkeys(map(_without_seed, files)))
-        for label, file in files.items():
-            lines = [json.loads(line) for line in file.read_text().splitlines()]
+    colours = arm_colours(arms)
+    figure = Figure(figsize=(4.8 * len(panels), 3.4), layout="constrained")
+    for axes, (title, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
+        entries: dict[str, Line2D] = {}
+        for curve in curves:
+            lines = [json.loads(line) for line in curve.file.read_text().splitlines()]
             points = pd.DataFrame([line for line in lines if "loss" in line], columns=["step", "loss"])
-            smooth, colour = points["loss"].rolling(5, min_periods=1).mean(), names.index(_without_seed(label))
-            axes.plot(points["step"], smooth, color=_COLOURS[colour % len(_COLOURS)], linewidth=1.2)
+            smooth = points["loss"].rolling(5, min_periods=1).mean()
+            of_arm = list(dict.fromkeys(other.label for other in curves if other.arm == curve.arm))
+            kind = _LINES[of_arm.index(curve.label) % len(_LINES)]
+            axes.plot(points["step"], smooth, color=colours[curve.arm], linestyle=kind, linewidth=1.2)
+            entries[curve.label] = Line2D([], [], color=colours[curve.arm], linestyle=kind, label=curve.label)
         axes.set(xlabel="step", ylabel="loss (mean of 5 records)", title=title)
-        lines_of = [Line2D([], [], color=_COLOURS[i % len(_COLOURS)], label=name) for i, name in enumerate(names)]
-        axes.legend(handles=lines_of, frameon=False, fontsize=8)
+        axes.legend(handles=list(entries.values()), frameon=False, fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=130)
-
-
-def _without_seed(label: str) -> str:
-    return label.rpartition(".seed")[0] or label
 
 
 def draw_gallery(split: Split, predictions: Mapping[str, Path], path: Path, images: int = 6) -> None:
     """The first images with objects: a column of ground truth, and one of detections for each entry of `predictions`.
 
-    `predictions` maps a column's title to a predictions.json.
+    Of an image a column shows its best detections, as many as there are objects. `predictions` maps a column's title to
+    a predictions.json.
     """
     coco = json.loads(split.annotations.read_text())
     names = {c["id"]: c["name"] for c in coco["categories"]}
     with_objects = {a["image_id"] for a in coco["annotations"]}
     chosen = [image for image in coco["images"] if image["id"] in with_objects][:images] or coco["images"][:images]
-    columns = {"ground truth": coco["annotations"]} | {
-        title: [d for d in json.loads(file.read_text()) if d["score"] >= _SHOWN_SCORE]
-        for title, file in predictions.items()
-    }
-    figure = Figure(figsize=(2.4 * len(columns), 2.4 * len(chosen)), layout="constrained")
-    panels = figure.subplots(len(chosen), len(columns), squeeze=False)
-    for column, title in zip(panels[0], columns, strict=True):
+    found = {title: json.loads(file.read_text()) for title, file in predictions.items()}
+    columns = 1 + len(found)
+    figure = Figure(figsize=(2.4 * columns, 2.4 * len(chosen)), layout="constrained")
+    panels = figure.subplots(len(chosen), columns, squeeze=False)
+    for column, title in zip(panels[0], ("ground truth", *found), strict=True):
         column.set_title(title, fontsize=9)
     for row, image in zip(panels, chosen, strict=True):
         with Image.open(split.images / image["file_name"]) as file:
             pixels = np.asarray(file.convert("RGB"))
-        for axes, objects in zip(row, columns.values(), strict=True):
+        objects = [a for a in coco["annotations"] if a["image_id"] == image["id"]]
+        for axes, shown in zip(row, [objects, *(_best(of, image, len(objects)) for of in found.values())], strict=True):
             axes.imshow(pixels)
-            _draw_objects(axes, [o for o in objects if o["image_id"] == image["id"]], names, image)
+            _draw_objects(axes, shown, names, image)
             axes.set_axis_off()
     figure.savefig(path, dpi=100)
+
+
+def _best(detections: Sequence[dict[str, Any]], image: Mapping[str, Any], count: int) -> list[dict[str, Any]]:
+    of_image = [d for d in detections if d["image_id"] == image["id"]]
+    return sorted(of_image, key=lambda d: float(d["score"]), reverse=True)[:count]
 
 
 def _draw_objects(
@@ -118,7 +136,7 @@ def _draw_objects(
 ) -> None:
     order = sorted(names)
     for shape in objects:
-        colour = _COLOURS[order.index(shape["category_id"]) % len(_COLOURS)]
+        colour = COLOURS[order.index(shape["category_id"]) % len(COLOURS)]
         if shape.get("segmentation"):  # a set of boxes has none, and neither has a detector of boxes
             mask = _decode(shape["segmentation"], image["height"], image["width"])
             axes.imshow(np.dstack([np.broadcast_to(colour, (*mask.shape, 3)), 0.45 * mask]))

@@ -1,43 +1,83 @@
 """A stored AP table in the formats that people paste: CSV (the long frame), JSON, Markdown, LaTeX."""
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import pandas as pd
 
+from eval.metric_names import ABSENT
+from eval.stacked import NAMES, stacked_arms, without_repeats
+from eval.standing import MARKS
 from pcd.errors import PCDError
 
-__all__ = ["FORMATS", "as_latex", "table_as"]
+__all__ = ["FORMATS", "as_latex", "read_table", "table_as"]
 
 _FILES: Final = {"csv": "results.csv", "json": "ap_table.json", "md": "ap_table.md"}
 FORMATS: Final = (*_FILES, "latex")
+
+_SIGNS: Final = {"Δ": r"$\Delta$", "±": r"$\pm$", ABSENT: "--"}
+"""These stand in no encoding of LaTeX's own."""
+
+_STANDING: Final = r"Bold: the best of its protocol; $\sim$: cannot be told from it."
+_IMAGES: Final = r"Over images: 95\,\% interval over the evaluation images."
 
 
 def table_as(format_name: str, folder: Path) -> str:
     """One of FORMATS, of an aggregate stage's folder.
 
-    Raises PCDError if the folder lacks what it is made of.
+    Raises PCDError if the folder lacks what it is made of, or that is damaged.
     """
-    path = folder / _FILES.get(format_name, "ap_table.json")
-    if not path.exists():
-        raise PCDError(f"{path} is not there; run the benchmark again, which computes what is missing")
-    text = path.read_text()
-    return as_latex(json.loads(text)) if format_name == "latex" else text
+    if format_name == "latex":
+        return as_latex(read_table(folder))
+    if format_name == "json":
+        read_table(folder)  # a damaged one must not be taken for a table
+    path = folder / _FILES[format_name]
+    try:
+        return path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise PCDError(_gone(path, error)) from None
 
 
-def as_latex(record: dict[str, object]) -> str:
-    """The arms of an ap_table.json as a `table` with booktabs rules; the notes stand below as comments."""
-    rows, title, notes = (record[name] for name in ("printed", "title", "notes"))
-    assert isinstance(rows, list)
-    assert isinstance(notes, list)
-    printed = pd.DataFrame(rows)
-    left = {"arm", "protocol"}
-    columns = "".join("l" if name in left else "r" for name in printed.columns)
-    style = printed.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
-    caption = str(title).replace("_", r"\_")  # of what names may hold, LaTeX minds this alone
-    table = style.to_latex(hrules=True, column_format=columns, caption=caption, position_float="centering")
-    # These stand in no encoding of LaTeX's own.
-    for sign, command in {"Δ": r"$\Delta$", "±": r"$\pm$", "–": "--"}.items():
+def read_table(folder: Path) -> dict[str, Any]:
+    """An aggregate stage's ap_table.json. Raises PCDError if it is gone or damaged."""
+    path = folder / "ap_table.json"
+    try:
+        record: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise PCDError(_gone(path, error)) from None
+    return record
+
+
+def _gone(path: Path, error: Exception) -> str:
+    told = error.strerror if isinstance(error, OSError) else "is damaged"
+    return f"{path}: {told}; run the benchmark again, which computes what is missing"
+
+
+def as_latex(record: Mapping[str, Any]) -> str:
+    r"""The arms of an ap_table.json as a `table` with booktabs: the best in bold, by $\sim$ what is within its noise.
+
+    The legend stands below it, all further notes as comments behind.
+    """
+    stacked = stacked_arms(record)
+    columns = stacked[0]
+    shown = pd.DataFrame(without_repeats(stacked), columns=list(columns))
+    best = shown["AP"].str.endswith(f" {MARKS['best']}")
+    shown["AP"] = shown["AP"].str.removesuffix(f" {MARKS['best']}")
+    layout = "".join("l" if name in NAMES and name != "n" else "r" for name in columns)
+    style = shown.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
+    style = style.apply(lambda _: ["textbf: --rwrap;" if of else "" for of in best], subset=["AP"])
+    name = str(record["title"]).rpartition(" of ")[2].partition(" ")[0]
+    table = style.to_latex(
+        hrules=True, column_format=layout, caption=str(record["title"]).replace("_", r"\_"), label=f"tab:{name}",
+        position_float="centering",
+    ).replace(r" \textasciitilde ", r"$^{\sim}$ ")  # fmt: skip
+    legend = [_STANDING] if best.any() else []
+    legend += [_IMAGES] if "over images" in columns else []
+    if legend:
+        below = rf"\par\smallskip\parbox{{\linewidth}}{{\footnotesize {' '.join(legend)}}}"
+        table = table.replace(r"\end{table}", below + "\n" + r"\end{table}")
+    for sign, command in _SIGNS.items():
         table = table.replace(sign, command)
-    return table + "".join(f"% {line}\n" for note in notes for line in str(note).splitlines())
+    return table + "".join(f"% {line}\n" for note in record["notes"] for line in str(note).splitlines())

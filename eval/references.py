@@ -120,7 +120,7 @@ def printed_references(rows: Sequence[Mapping[str, Any]]) -> "pd.DataFrame":
     """As text: a row for each of `published`, "unverified" where nothing is known."""
     import pandas as pd  # the plan asks for `published`, and must not wait for it
 
-    from eval.table import HEADLINES
+    from eval.metric_names import HEADLINES
 
     metrics = dict.fromkeys(metric for row in rows for metric in row["figures"]) or {"bbox/AP": None}
     labels = {metric: HEADLINES.get(metric, metric.replace("bbox/", "box ")) for metric in metrics}

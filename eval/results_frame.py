@@ -6,7 +6,7 @@ from typing import Final
 
 import pandas as pd
 
-__all__ = ["RESULT_COLUMNS", "Cell", "results_frame"]
+__all__ = ["RESULT_COLUMNS", "Cell", "Hole", "results_frame"]
 
 RESULT_COLUMNS: Final = {
     "cell": "readable id, arm.protocol.seedN",
@@ -19,6 +19,7 @@ RESULT_COLUMNS: Final = {
     "category": "of a figure for one category, else blank",
     "value": "in its unit; blank where the evaluated split has no such object",
     "unit": "per cent",
+    "hole": "why a cell that should be there is not: of its row, metric and what follows are blank; else blank",
 }
 """Column to what stands in it."""
 
@@ -37,15 +38,28 @@ class Cell:
     such object."""
 
 
-def results_frame(cells: Iterable[Cell]) -> pd.DataFrame:
-    """RESULT_COLUMNS, in the order of the cells and of each one's metrics; NaN and "" for what is blank."""
-    rows = []
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Hole:
+    """A cell that should be there and is not."""
+
+    cell: str
+    arm: str
+    protocol: str
+    seed: int
+    reason: str
+
+
+def results_frame(cells: Iterable[Cell], holes: Iterable[Hole] = ()) -> pd.DataFrame:
+    """RESULT_COLUMNS, in the order of the cells and of each one's metrics, then the holes; NaN and "" for blanks."""
+    rows: list[tuple[object, ...]] = []
     for cell in cells:
         for metric, value in cell.metrics.items():
             task, _, name = metric.rpartition("/")
             figure, _, category = name.partition("-")
             number = float("nan") if value is None else value
-            rows.append(
-                (cell.cell, cell.arm, cell.protocol, cell.seed, metric, task, figure, category, number, "per cent")
-            )
+            names = (cell.cell, cell.arm, cell.protocol, cell.seed)
+            rows.append((*names, metric, task, figure, category, number, "per cent", ""))
+    rows += [
+        (hole.cell, hole.arm, hole.protocol, hole.seed, *[""] * 4, float("nan"), "", hole.reason) for hole in holes
+    ]
     return pd.DataFrame(rows, columns=list(RESULT_COLUMNS)).astype({"seed": int, "value": float})

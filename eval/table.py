@@ -2,19 +2,20 @@
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
 import jinja2
 import pandas as pd
 
-from eval.results_frame import Cell, results_frame
+from eval.metric_names import ABSENT, HEADLINES, label_of
+from eval.results_frame import Cell, Hole, results_frame
 from eval.standing import MARKS, Standing
 from pcd.stage import write_text
 
 __all__ = [
-    "HEADLINES", "METRICS", "Hole",
+    "METRICS",
     "arm_table", "cell_table", "hole_notes", "printed_arms", "printed_cells", "write_tables",
 ]  # fmt: skip
 
@@ -23,22 +24,7 @@ METRICS: Final = tuple(
 )
 """A Mask R-CNN's columns, per cent; the size classes are COCO's: below 32², 96², and above, in pixels."""
 
-HEADLINES: Final = {"bbox/AP": "box AP", "segm/AP": "mask AP", "top1": "top-1", "knn_top1": "kNN top-1"}
-"""What arms are compared by, and how people call it."""
-
-ABSENT: Final = "–"
 _CELL_NAMES: Final = ("cell", "arm", "protocol", "seed")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Hole:
-    """A cell that should be there and is not."""
-
-    cell: str
-    arm: str
-    protocol: str
-    seed: int
-    reason: str
 
 
 def cell_table(cells: Sequence[Cell]) -> pd.DataFrame:
@@ -130,13 +116,8 @@ def printed_arms(
                 signed = arms[f"{metric} Δ {baseline}"].map(_signed)
                 shown[f"{label.removesuffix(' AP')} Δ {baseline}"] = signed.where(arms["arm"] != baseline, ABSENT)
         else:
-            shown[_label(metric)] = arms[f"{metric} mean"].map(_number)
+            shown[label_of(metric)] = arms[f"{metric} mean"].map(_number)
     return shown
-
-
-def _label(metric: str) -> str:
-    task, _, name = metric.rpartition("/")
-    return {"bbox": "box ", "segm": "mask "}.get(task, "") + name
 
 
 def _number(value: float) -> str:
@@ -158,12 +139,13 @@ def _mark(standing: Standing | None) -> str:
 def write_tables(
     folder: Path, title: str, cells: pd.DataFrame, arms: pd.DataFrame, baselines: Sequence[str], notes: Sequence[str],
     holes: Sequence[Hole] = (), further: Mapping[str, pd.DataFrame] | None = None,
-    standings: Mapping[tuple[str, str, str], Standing] | None = None,
+    standings: Mapping[tuple[str, str, str], Standing] | None = None, frames: Mapping[str, pd.DataFrame] | None = None,
 ) -> None:  # fmt: skip
     """Write cells.csv, arms.csv, ap_table.json, ap_table.md, ap_table.html, and ap_summary.md with the APs alone.
 
     `further` tables of text stand behind those of arms and cells, each under its title. `notes` stand under the tables
-    of ap_table.*, those of the `holes` before them; cells.csv has the cells that there are.
+    of ap_table.*, those of the `holes` before them; cells.csv has the cells that there are. `frames` of numbers are
+    written to ap_table.json too, each by its name.
     """
     notes, further = [*hole_notes(len(cells), holes), *notes], further or {}
     cells.to_csv(folder / "cells.csv", index=False, float_format="%.4f")
@@ -173,6 +155,7 @@ def write_tables(
         "baselines": list(baselines),
         "arms": json.loads(arms.to_json(orient="records")),
         "cells": json.loads(cells.to_json(orient="records")),
+        **{name: json.loads(frame.to_json(orient="records")) for name, frame in (frames or {}).items()},
         "holes": [asdict(hole) for hole in holes],
         "notes": notes,
     }

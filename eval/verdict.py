@@ -14,6 +14,8 @@ from typing import Final, Literal
 import numpy as np
 from scipy import stats
 
+from eval.metric_names import HEADLINES
+
 __all__ = [
     "BASES", "JUDGED_METRICS", "CellRun", "CellVerdict", "Difference", "Outcome", "RunVerdict", "Tolerance",
     "judge", "judged_metrics", "tolerance_of",
@@ -21,9 +23,8 @@ __all__ = [
 
 Outcome = Literal["identical", "reproduced", "not reproduced", "not comparable"]
 
-JUDGED_METRICS: Final = {"bbox/AP": "box AP", "segm/AP": "mask AP", "top1": "top-1", "knn_top1": "kNN top-1"}
-"""What a verdict rests on, where a cell's protocol gives it, and how people call it. All other figures only count for
-`identical`."""
+JUDGED_METRICS: Final = HEADLINES
+"""What a verdict rests on, where a cell's protocol gives it. All other figures only count for `identical`."""
 _OF_DETECTORS: Final = ("bbox/AP", "segm/AP")
 
 BASES: Final = ("settings", "data", "source", "versions", "hardware")

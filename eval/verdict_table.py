@@ -9,7 +9,7 @@ from typing import Any, Final
 import jinja2
 import pandas as pd
 
-from eval.table import ABSENT
+from eval.metric_names import ABSENT
 from eval.verdict import JUDGED_METRICS, CellVerdict, RunVerdict, judged_metrics
 from pcd.stage import write_text
 

@@ -24,7 +24,7 @@ from eval.coco.matches import Matches
 from eval.coco.overlaps import IOU_THRESHOLDS, RECALLS
 from pcd.errors import PCDError
 
-__all__ = ["CONFIDENCE", "Interval", "draw_weights", "interval", "resample", "weighted_ap"]
+__all__ = ["CONFIDENCE", "Floats", "Interval", "draw_weights", "interval", "resample", "weighted_ap"]
 
 CONFIDENCE: Final = 0.95
 _AT_ONCE: Final = 100
@@ -41,7 +41,6 @@ class Interval:
     """On the images as they are."""
     low: float
     high: float
-    resamples: int
 
 
 def interval(value: float, resampled: Floats) -> Interval:
@@ -51,10 +50,10 @@ def interval(value: float, resampled: Floats) -> Interval:
     """
     drawn = resampled[np.isfinite(resampled)]
     if not len(drawn):
-        return Interval(value, value, value, 0)
+        return Interval(value, value, value)
     tail = (1 - CONFIDENCE) / 2
     low, high = value + np.quantile(drawn, (tail, 1 - tail)) - drawn.mean()
-    return Interval(value, float(low), float(high), len(drawn))
+    return Interval(value, float(low), float(high))
 
 
 def draw_weights(images: int, resamples: int, seed: int) -> NDArray[np.float64]:

@@ -1,25 +1,27 @@
 """The arms of a benchmark with the chance of their evaluation images, and what kinds of mistakes they make."""
 
 import json
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import numpy as np
 import pandas as pd
 
-from eval.coco.bootstrap import CONFIDENCE, Interval, interval, resample
+from eval.coco.bootstrap import CONFIDENCE, Floats, interval, resample
 from eval.coco.matches import read_matches
 from eval.coco.mistakes import KINDS
 from eval.coco.report import MISTAKES, matches_file
 from eval.coco.results import TASKS
+from eval.metric_names import TASK_LABELS
 
-__all__ = ["RESAMPLES", "SEED", "Evaluated", "arm_intervals", "arm_mistakes", "interval_note", "printed_intervals"]
+__all__ = [
+    "RESAMPLES", "SEED", "Drawn", "Evaluated",
+    "arm_intervals", "arm_mistakes", "draw_arms", "interval_note", "printed_intervals",
+]  # fmt: skip
 
 RESAMPLES: Final = 1000
 SEED: Final = 0  # the draws are the same for every table, so that tables can be compared
-_LABELS: Final = {"bbox": "box", "segm": "mask"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,14 +33,21 @@ class Evaluated:
     folder: Path
 
 
-def arm_intervals(cells: Sequence[Evaluated], baselines: Sequence[str], threads: int = 1) -> pd.DataFrame:
-    """One row per protocol, arm and task that left matches (eval.coco.report), in the cells' order.
+@dataclass(frozen=True, slots=True, eq=False)
+class Drawn:
+    """An arm's AP by one protocol and task, per cent, as the mean of its seeds."""
 
-    Columns: arm, protocol, task, n (seeds), ap (their mean, per cent), low, high (of its 95 % interval over images),
-    and for each of the arms `baselines` `Δ baseline`, `Δ baseline low`, `Δ baseline high` (on the same draws; NaN where
-    it is not there or is the arm).
-    """
-    rows: list[dict[str, Any]] = []
+    n: int
+    """Seeds."""
+    ap: float
+    """On the images as they are."""
+    draws: Floats
+    """(RESAMPLES,) on the draws of them, which are the same for all arms."""
+
+
+def draw_arms(cells: Sequence[Evaluated], threads: int = 1) -> dict[tuple[str, str], dict[str, Drawn]]:
+    """(protocol, task) to the arms of which cells left matches (eval.coco.report), in the cells' order."""
+    found: dict[tuple[str, str], dict[str, Drawn]] = {}
     for protocol in dict.fromkeys(cell.protocol for cell in cells):
         for task in TASKS:
             by_arm: dict[str, list[Path]] = {}
@@ -46,44 +55,33 @@ def arm_intervals(cells: Sequence[Evaluated], baselines: Sequence[str], threads:
                 file = cell.folder / matches_file(task)
                 if cell.protocol == protocol and file.exists():
                     by_arm.setdefault(cell.arm, []).append(file)
-            drawn = {
-                arm: resample([read_matches(file) for file in files], RESAMPLES, SEED, threads)
-                for arm, files in by_arm.items()
-            }
-            for arm, (value, draws) in drawn.items():
-                own = interval(value, draws)
-                own = replace(own, low=max(own.low, 0.0), high=min(own.high, 100.0))
-                row = {"arm": arm, "protocol": protocol, "task": task, "n": len(by_arm[arm])} | _ends("ap", own, "")
-                for baseline in baselines:
-                    difference = None
-                    if arm != baseline and baseline in drawn:
-                        base_value, base_draws = drawn[baseline]
-                        difference = interval(value - base_value, draws - base_draws)
-                    row |= _ends(f"Δ {baseline}", difference, f"Δ {baseline} ")
-                rows.append(row)
-    differences = [f"Δ {baseline}{end}" for baseline in baselines for end in ("", " low", " high")]
-    return pd.DataFrame(rows, columns=["arm", "protocol", "task", "n", "ap", "low", "high", *differences])
+            for arm, files in by_arm.items():
+                ap, draws = resample([read_matches(file) for file in files], RESAMPLES, SEED, threads)
+                found.setdefault((protocol, task), {})[arm] = Drawn(len(files), ap, draws)
+    return found
 
 
-def _ends(name: str, found: Interval | None, prefix: str) -> dict[str, float]:
-    value, low, high = (found.value, found.low, found.high) if found else (np.nan,) * 3
-    return {name: value, f"{prefix}low": low, f"{prefix}high": high}
+def arm_intervals(drawn: Mapping[tuple[str, str], Mapping[str, Drawn]]) -> pd.DataFrame:
+    """One row per protocol, task and arm. Columns: arm, protocol, task, n (seeds), ap (their mean), low, high; per cent.
+
+    `low` and `high` are the ends of its 95 % interval over the evaluation images.
+    """
+    rows = []
+    for (protocol, task), by_arm in drawn.items():
+        for arm, of in by_arm.items():
+            found = interval(of.ap, of.draws)
+            rows.append((arm, protocol, task, of.n, found.value, max(found.low, 0.0), min(found.high, 100.0)))
+    return pd.DataFrame(rows, columns=["arm", "protocol", "task", "n", "ap", "low", "high"])
 
 
-def printed_intervals(intervals: pd.DataFrame, baselines: Sequence[str]) -> pd.DataFrame:
-    """As text, with one column for AP and one for each difference."""
-
-    def text(value: float, low: float, high: float, *, sign: str) -> str:
-        return "–" if np.isnan(value) else f"{value:{sign}.1f} ({low:{sign}.1f} to {high:{sign}.1f})"
-
+def printed_intervals(intervals: pd.DataFrame) -> pd.DataFrame:
+    """As text, one decimal, with the ends of the interval in a column of their own."""
     shown = intervals[["arm", "protocol"]].astype(str)
-    shown["of"] = intervals["task"].map(_LABELS)
+    shown["of"] = intervals["task"].map(TASK_LABELS)
     shown["n"] = intervals["n"].astype(str)
-    ends = zip(intervals["ap"], intervals["low"], intervals["high"], strict=True)
-    shown["AP"] = [text(*row, sign="") for row in ends]
-    for difference in (f"Δ {baseline}" for baseline in baselines):
-        ends = zip(*(intervals[f"{difference}{end}"] for end in ("", " low", " high")), strict=True)
-        shown[difference] = [text(*row, sign="+") for row in ends]
+    shown["AP"] = intervals["ap"].map(lambda value: f"{value:.1f}")
+    ends = zip(intervals["low"], intervals["high"], strict=True)
+    shown["over images"] = [f"{low:.1f} to {high:.1f}" for low, high in ends]
     return shown
 
 

@@ -2,14 +2,13 @@
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
 from matplotlib.figure import Figure
 
-__all__ = ["curves_of", "draw_curves"]
+from eval.metric_names import HEADLINES
 
-_HEADLINES: Final = {"bbox/AP": "box AP", "top1": "top-1", "knn_top1": "kNN top-1"}
-"""What a snapshot is compared by, the first that it has; a mask's AP would only say the same again."""
+__all__ = ["curves_of", "draw_curves"]
 
 
 def curves_of(results: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, list[tuple[float, float]]]]:
@@ -18,7 +17,7 @@ def curves_of(results: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, 
     Snapshots without a figure are left out, and so are pre-trainings without any.
     """
     metrics = {name for result in results.values() for point in result.get("curve", ()) for name in point["metrics"]}
-    metric = next((name for name in _HEADLINES if name in metrics), "")
+    metric = next((name for name in HEADLINES if name in metrics), "")
     curves = {
         label: [
             (float(point["epoch"]), float(point["metrics"][metric]))
@@ -27,7 +26,7 @@ def curves_of(results: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, 
         ]
         for label, result in results.items()
     }
-    return _HEADLINES.get(metric, ""), {label: points for label, points in curves.items() if points}
+    return HEADLINES.get(metric, ""), {label: points for label, points in curves.items() if points}
 
 
 def draw_curves(label: str, curves: Mapping[str, Sequence[tuple[float, float]]]) -> bytes:

@@ -92,9 +92,10 @@ def table_figures(source: Source, record: Mapping[str, Any], curves: Mapping[str
         lambda: ap_words(record),
     )  # fmt: skip
     found.add(
-        source, "intervals.png", "intervals", "Intervals over images",
-        "Left, each arm's AP; right, its difference to each baseline on the same images, which can be told from the "
-        "chance of the images where its line does not touch 0. The chance of training is not in it.",
+        source, "intervals.png", "intervals", "Intervals and differences",
+        "Left, each arm's AP with its interval over images; right, its difference to other arms: the thick line holds "
+        "the chance of the images (the same for both arms), the thin one that of the seeds. A difference is more than "
+        "chance where neither touches 0.",
         lambda: interval_words(folder / "intervals.csv"),
     )  # fmt: skip
     found.add(
@@ -105,9 +106,9 @@ def table_figures(source: Source, record: Mapping[str, Any], curves: Mapping[str
     )  # fmt: skip
     found.add(
         source, "losses.png", "losses", "Losses",
-        "The loss by step, as a mean of five records, a line for each seed. Fine-tuning losses of the arms can be "
-        "compared with each other; "
-        "those of pre-trainings only where the objective is the same.",
+        "The loss by step, as a mean of five records, a line for each seed; an arm has its colour in every figure. "
+        "Fine-tuning losses of the arms can be compared with each other; those of pre-trainings only where the "
+        "objective is the same.",
         lambda: loss_words(curves),
     )  # fmt: skip
     return found
@@ -121,8 +122,8 @@ def gallery_figures(source: Source, record: Mapping[str, Any]) -> Gathered:
         found.add(
             source, file, f"detections-{of_set}" if of_set else "detections",
             "Detections" + (f" on {of_set}" if of_set else ""),
-            "The first evaluation images with objects: the ground truth, and what the first seed of each arm detects "
-            "with a score of 0.5 or more. A column without boxes is a detector that is sure of nothing.",
+            "The first evaluation images with objects: the ground truth, and the best detections of each arm's first "
+            "seed, as many as there are objects, with their scores. AP counts all detections.",
             lambda: gallery_words(record),
         )  # fmt: skip
     return found
@@ -139,9 +140,10 @@ def field_figures(sources: Mapping[str, Source]) -> Gathered:
         found.add(
             source, "receptive_field.png", f"receptive-field-{name.replace('.', '-')}",
             f"Effective receptive field of {name}",
-            "How much each pixel of an image moves the middle of the student's map, bright for much: left without, and "
-            "right, where the student has it, with self-attention. The squares hold a half and 95 % of it; larger ones "
-            "on the right mean that self-attention looks farther.",
+            "How much each pixel of an image moves the middle of the student's map, bright for much (the fourth root "
+            "of it, each panel by its own largest): left without, and right, where the student has it, with "
+            "self-attention. The squares hold a half and 95 % of it; larger ones on the right mean that self-attention "
+            "looks farther. Where they reach the image's border, it is the image that ends, and not the field.",
             lambda file=source.folder / "receptive_field.json": field_words(file),  # type: ignore[misc]
         )  # fmt: skip
     return found

@@ -6,14 +6,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from eval.report.table import HEADLINE_LABELS, ap_text
+from eval.metric_names import HEADLINES, TASK_LABELS
+from eval.report.table import ap_text
 
 __all__ = [
     "ap_words", "curve_words", "field_words", "gallery_words", "interval_words", "loss_words", "mistake_words",
     "similarity_words",
 ]  # fmt: skip
 
-_TASKS: Final = {"bbox": "box", "segm": "mask"}
 _NONE: Final = "Its figures are not at hand."
 
 
@@ -22,26 +22,19 @@ def ap_words(record: Mapping[str, Any]) -> str:
     arms = [
         f"{row['arm']} by {row['protocol']}: " + ", ".join(f"{label} {row[label]}" for label in given)
         for row in record.get("printed", ())
-        if (given := [label for label in HEADLINE_LABELS if label in row])
+        if (given := [label for label in HEADLINES.values() if label in row])
     ]
     return _joined("Bars, in per cent", arms)
 
 
 def interval_words(file: Path) -> str:
     """Of intervals.csv. Raises OSError if it is gone, and KeyError or ValueError if it is another table."""
-    told = []
-    for row in _rows(file):
-        said = f"{row['arm']} by {row['protocol']}, {_TASKS[row['task']]}: AP {_range(row, 'ap', '', '.1f')}"
-        differences = [name.removesuffix(" low") for name in row if name.startswith("Δ ") and name.endswith(" low")]
-        for name in (name for name in differences if row[name]):
-            said += f", difference to {name.removeprefix('Δ ')} {_range(row, name, f'{name} ', '+.1f')}"
-        told.append(said)
-    return _joined("Points with 95 % intervals over images", told)
-
-
-def _range(row: Mapping[str, str], name: str, prefix: str, form: str) -> str:
-    value, low, high = (float(row[key]) for key in (name, f"{prefix}low", f"{prefix}high"))
-    return f"{value:{form}} ({low:{form}} to {high:{form}})"
+    told = [
+        f"{row['arm']} by {row['protocol']}, {TASK_LABELS[row['task']]}: AP "
+        + "{:.1f} ({:.1f} to {:.1f})".format(*(float(row[name]) for name in ("ap", "low", "high")))
+        for row in _rows(file)
+    ]
+    return _joined("Points with 95 % intervals over images; the differences stand in their table", told)
 
 
 def mistake_words(file: Path) -> str:
@@ -55,7 +48,7 @@ def mistake_words(file: Path) -> str:
         most = (
             f"{kind} costs most, {of[kind]:.1f} points of AP50" if of[kind] >= 0.05 else "none costs a tenth of a point"
         )
-        told.append(f"{arm} by {protocol}, {_TASKS[task]}: {most}")
+        told.append(f"{arm} by {protocol}, {TASK_LABELS[task]}: {most}")
     return _joined("Bars for each kind of mistake", told)
 
 

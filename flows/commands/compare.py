@@ -20,10 +20,10 @@ __all__ = ["compare"]
 def compare(before: str, after: str, as_json: bool) -> None:
     """Compare the AP tables of two finished benchmarks (names, keys, or the parts of reruns).
 
-    Differences are AFTER minus BEFORE, with the paired bootstrap interval (95 %) where both were evaluated on the same
-    images. Below stands what else differs: settings, data, source, versions, hardware.
+    Differences are AFTER minus BEFORE, with their intervals (95 %) over seeds and, where both were evaluated on the
+    same images, over these. Below stands what else differs: settings, data, source, versions, hardware.
     """
-    from eval.compare import ComparedRun, changes, printed_comparison
+    from eval.compare import ComparedRun, changes, comparison_note, printed_comparison
     from eval.compare import compare as compare_runs
     from flows.run_record import latest_record
     from flows.run_results import cell_folders, cells_of
@@ -38,7 +38,7 @@ def compare(before: str, after: str, as_json: bool) -> None:
         cells = cells_of(record)
         if not cells:
             raise PCDError(f"benchmark {record.name} has no cells to compare; it pre-trains alone")
-        return record, ComparedRun(cells, cell_folders(record))
+        return record, ComparedRun(cells, cell_folders(record), float(record.settings.get("noise_ap", 0)))
 
     (old, of_old), (new, of_new) = read(before), read(after)
     table, changed = compare_runs(of_old, of_new, usable_cores()), changes(of_old.cells, of_new.cells)
@@ -56,6 +56,7 @@ def compare(before: str, after: str, as_json: bool) -> None:
     console = Console(width=None if Console().is_terminal else 120, highlight=False)
     title = f"{new.part or new.name} ({new.key[:12]}) against {old.part or old.name} ({old.key[:12]})"
     console.print(plain_table(title, printed_comparison(table)))
+    console.print(f"- {comparison_note(max(of_old.noise_ap, of_new.noise_ap))}", markup=False)
     together = set(table.loc[table["n before"] > 0, "protocol"]) & set(table.loc[table["n after"] > 0, "protocol"])
     if not together:
         console.print("The runs have no protocol in common: nothing here can be compared.")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from flows.json_object import json_object
 from pcd.errors import PCDError
 
 if TYPE_CHECKING:
@@ -104,16 +105,16 @@ def show(record: "RunRecord", as_json: bool) -> None:
         run = dataclasses.asdict(record)
         click.echo(json.dumps({"run": run}, indent=2) if as_json else f"pre-trained: {folder} (see `pcd export`)")
         return
-    if not (folder / "ap_table.json").exists():
-        raise PCDError(f"the table of {record.name} is no longer in {folder}; run the benchmark again")
+    table = json_object(folder / "ap_table.json")
+    if not table:
+        raise PCDError(f"the table of {record.name} is gone or damaged in {folder}; run the benchmark again")
     if as_json:
-        table = json.loads((folder / "ap_table.json").read_text())
         click.echo(json.dumps({"run": dataclasses.asdict(record), "table": table}, indent=2))
         return
     from flows.commands.terminal_table import print_table
     from flows.tracking.saved_views import cells_page, runs_page
 
-    print_table(folder)
+    print_table(table)
     click.echo(f"\ntable and figures: {folder}")
     pages = {
         "MLflow": record.mlflow_page,

@@ -15,7 +15,7 @@ from mlflow.entities import LoggedModelOutput, LoggedModelStatus
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
-from eval.table import HEADLINES
+from eval.metric_names import HEADLINES
 
 __all__ = ["BEST", "BestStudent", "best_students", "find_version", "point_best_at", "register_student"]
 

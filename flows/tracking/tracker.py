@@ -17,7 +17,7 @@ from mlflow.entities import Run as TrackedRun
 from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
 
-from eval.table import HEADLINES
+from eval.metric_names import HEADLINES
 from flows.home import report_path
 from flows.journal import Run
 from flows.logins import without_login
@@ -56,7 +56,7 @@ _TRACKED_FILES: Final[Mapping[str, tuple[str, ...]]] = {
     "probe": ("metrics.jsonl",),
     "aggregate": (
         *("ap_table.html", "ap_table.md", "ap_table.json", "results.csv", "cells.csv", "arms.csv"),
-        *("intervals.csv", "intervals.png", "mistakes.csv", "mistakes.png"),
+        *("intervals.csv", "intervals.png", "differences.csv", "mistakes.csv", "mistakes.png"),
         *("ap_by_arm.png", "losses.png", "detections*.png"),
     ),
 }

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.slow
 
 FILES = {
     *("results.csv", "cells.csv", "arms.csv", "ap_table.json", "ap_table.md", "ap_summary.md", "ap_table.html"),
-    *("ap_by_arm.png", "losses.png", "detections.png"),
+    *("ap_by_arm.png", "losses.png", "detections.png", "differences.csv"),
 }
 
 
@@ -154,7 +154,11 @@ def test_cells_of_all_kinds_stand_in_one_table(
     assert (printed["pcd", "voc"]["box AP"], printed["pcd", "voc"]["mask AP"]) == ("33.0", "–")
     intervals = pd.read_csv(tmp_path / "out" / "intervals.csv").set_index(["arm", "task"])
     assert intervals.loc[("pcd", "bbox"), "ap"] == 100
-    assert intervals.loc[("pcd", "segm"), "Δ random low"] > 0
+    differences = pd.read_csv(tmp_path / "out" / "differences.csv")
+    of_masks = differences[(differences["metric"] == "segm/AP") & (differences["against"] == "random")]
+    assert of_masks[["arm", "difference"]].to_numpy().tolist() == [["pcd", 20.0]]
+    assert of_masks["images low"].item() > 0
+    assert of_masks["seeds low"].isna().all()
     mistakes = pd.read_csv(tmp_path / "out" / "mistakes.csv").set_index(["arm", "task", "kind"])
     assert mistakes.loc[("pcd", "bbox", "missed"), "count"] == 0
     assert mistakes.loc[("random", "bbox", "missed"), "count"] > 3

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from eval.data import Split
-from eval.figures import draw_ap_bars, draw_gallery, draw_losses
+from eval.figures import Curve, draw_ap_bars, draw_gallery, draw_losses
 from eval.results_frame import Cell
 from eval.table import METRICS, Hole, cell_table
 
@@ -146,43 +146,51 @@ def test_ap_bars_show_the_accuracy_of_a_probe_in_its_panel(tmp_path: Path) -> No
 
 
 def test_every_loss_curve_has_its_colour(tmp_path: Path) -> None:
-    curves = {"fine-tuning": {n: metrics_file(tmp_path / n, [3.0, 2.0, i]) for i, n in enumerate(("a", "b"))}}
-    draw_losses(curves, tmp_path / "losses.png")
+    curves = [Curve(n, n, metrics_file(tmp_path / n, [3.0, 2.0, i])) for i, n in enumerate(("a", "b"))]
+    draw_losses({"fine-tuning": curves}, ["a", "b"], tmp_path / "losses.png")
     pixels = pixels_of(tmp_path / "losses.png")
     assert [has_colour(pixels, colour) for colour in (BLUE, ORANGE)] == [True, True]
 
 
+def test_an_arm_has_its_colour_in_every_panel_whoever_stands_in_it(tmp_path: Path) -> None:
+    of_b = Curve("b", "b", metrics_file(tmp_path / "b", [3.0, 2.0]))
+    draw_losses({"pre-training": [of_b]}, ["a", "b"], tmp_path / "losses.png")
+    pixels = pixels_of(tmp_path / "losses.png")
+    assert [has_colour(pixels, colour) for colour in (BLUE, ORANGE)] == [False, True]
+
+
 def test_seeds_of_an_arm_share_a_colour(tmp_path: Path) -> None:
-    names = ("a.seed0", "a.seed1", "a.seed2")
-    curves = {"fine-tuning": {n: metrics_file(tmp_path / n, [3.0, 2.0, i]) for i, n in enumerate(names)}}
-    draw_losses(curves, tmp_path / "losses.png")
+    curves = [Curve("a", "a.fpn", metrics_file(tmp_path / f"{i}", [3.0, 2.0, i])) for i in range(3)]
+    draw_losses({"fine-tuning": curves}, ["a"], tmp_path / "losses.png")
     pixels = pixels_of(tmp_path / "losses.png")
     assert [has_colour(pixels, colour) for colour in (BLUE, ORANGE)] == [True, False]
 
 
 def test_losses_have_a_panel_for_each_kind_of_stage(tmp_path: Path) -> None:
-    file = metrics_file(tmp_path / "a", [3.0, 2.0])
-    draw_losses({"fine-tuning": {"a": file}}, tmp_path / "one.png")
-    draw_losses({"pre-training": {"a": file}, "fine-tuning": {"a": file}}, tmp_path / "two.png")
+    curves = [Curve("a", "a", metrics_file(tmp_path / "a", [3.0, 2.0]))]
+    draw_losses({"fine-tuning": curves}, ["a"], tmp_path / "one.png")
+    draw_losses({"pre-training": curves, "fine-tuning": curves}, ["a"], tmp_path / "two.png")
     assert pixels_of(tmp_path / "two.png").shape[1] == 2 * pixels_of(tmp_path / "one.png").shape[1]
 
 
 def test_losses_draw_a_stage_that_recorded_one_step(tmp_path: Path) -> None:
-    draw_losses({"fine-tuning": {"a": metrics_file(tmp_path / "a", [3.0])}}, tmp_path / "losses.png")
+    curves = [Curve("a", "a", metrics_file(tmp_path / "a", [3.0]))]
+    draw_losses({"fine-tuning": curves}, ["a"], tmp_path / "losses.png")
     assert pixels_of(tmp_path / "losses.png").std() > 5
 
 
 def test_losses_skip_the_lines_that_have_none(tmp_path: Path) -> None:
     with_loss = metrics_file(tmp_path / "a", [3.0, 2.0, 1.0])
     (tmp_path / "b").write_text('{"step": 1, "total": 3, "time": 0.0}\n' + with_loss.read_text())
-    draw_losses({"x": {"a": with_loss}}, tmp_path / "without.png")
-    draw_losses({"x": {"a": tmp_path / "b"}}, tmp_path / "with.png")
+    draw_losses({"x": [Curve("a", "a", with_loss)]}, ["a"], tmp_path / "without.png")
+    draw_losses({"x": [Curve("a", "a", tmp_path / "b")]}, ["a"], tmp_path / "with.png")
     assert (pixels_of(tmp_path / "without.png") == pixels_of(tmp_path / "with.png")).all()
 
 
 def test_losses_draw_a_stage_that_recorded_nothing(tmp_path: Path) -> None:
     (tmp_path / "a").write_text('{"step": 1, "total": 3, "time": 0.0}\n')
-    draw_losses({"x": {"a": tmp_path / "a", "b": metrics_file(tmp_path / "b", [2.0, 1.0])}}, tmp_path / "losses.png")
+    curves = [Curve("a", "a", tmp_path / "a"), Curve("b", "b", metrics_file(tmp_path / "b", [2.0, 1.0]))]
+    draw_losses({"x": curves}, ["a", "b"], tmp_path / "losses.png")
     assert pixels_of(tmp_path / "losses.png").std() > 5
 
 
@@ -236,12 +244,19 @@ def test_the_gallery_of_a_set_of_boxes_is_drawn_without_masks(
     assert plain.shape == gallery([detection(0.9)]).shape
 
 
-def test_the_gallery_shows_a_detection_that_is_sure(gallery: Callable[..., NDArray[np.uint8]]) -> None:
-    assert (gallery([detection(0.9)]) != gallery([])).any()
+def test_the_gallery_shows_a_detection_however_unsure(gallery: Callable[..., NDArray[np.uint8]]) -> None:
+    assert (gallery([detection(0.1)]) != gallery([])).any()
 
 
-def test_the_gallery_hides_a_detection_that_is_unsure(gallery: Callable[..., NDArray[np.uint8]]) -> None:
-    assert (gallery([detection(0.4)]) == gallery([])).all()
+def test_the_gallery_shows_the_best_detections_as_many_as_there_are_objects(
+    gallery: Callable[..., NDArray[np.uint8]], own_coco: dict[str, Any]
+) -> None:
+    image = detection(0.9)["image_id"]
+    count = sum(a["image_id"] == image for a in own_coco["annotations"])
+    best = [detection(0.9 - 0.01 * i) for i in range(count)]
+    unsure = detection(0.1) | {"bbox": [10, 10, 10, 10]}
+    assert (gallery([unsure, *best]) == gallery(best)).all()
+    assert (gallery([unsure, *best[:-1]]) != gallery(best)).any()
 
 
 def test_the_gallery_shows_six_images_at_most(

@@ -152,7 +152,7 @@ def test_mlflow_shows_the_table_on_the_first_page(finished: Home) -> None:
 def test_mlflow_keeps_figures_tables_settings_and_environment(finished: Home) -> None:
     assert finished.artifacts(finished.benchmark_run()) - {"source.diff"} == {  # of a tree that is not committed
         *("ap_table.html", "ap_table.md", "ap_table.json", "results.csv", "cells.csv", "arms.csv"),
-        *("intervals.csv", "intervals.png", "mistakes.csv", "mistakes.png"),
+        *("intervals.csv", "intervals.png", "differences.csv", "mistakes.csv", "mistakes.png"),
         *("ap_by_arm.png", "losses.png", "detections.png", "benchmark.json", "environment.json"),
         "report.html",
     }

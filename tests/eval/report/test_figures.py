@@ -19,9 +19,9 @@ TABLE = {
     "printed": [{"arm": "pcd", "protocol": "fpn", "box AP": "27.1 ± 0.3", "mask AP": "20.4"}],
     "cells": [{"cell": "pcd.fpn.seed0", "bbox/AP": 27.1, "segm/AP": 20.4}],
 }
-INTERVALS = """arm,protocol,task,n,ap,low,high,Δ random,Δ random low,Δ random high
-pcd,fpn,bbox,1,27.1,20.0,30.0,9.7,1.2,12.0
-random,fpn,bbox,1,17.4,10.0,20.0,,,
+INTERVALS = """arm,protocol,task,n,ap,low,high
+pcd,fpn,bbox,1,27.1,20.0,30.0
+random,fpn,bbox,1,17.4,10.0,20.0
 """
 MISTAKES = """arm,protocol,task,kind,count,cost
 pcd,fpn,bbox,classification,3.0,1.5
@@ -59,8 +59,8 @@ def test_the_main_figures_stand_in_words(source: Source, tmp_path: Path) -> None
     alts = _alts(source, {"pcd.seed0": tmp_path / "metrics.jsonl", "gone": tmp_path / "gone.jsonl"})
     assert alts == {
         "ap": "AP by arm. Bars, in per cent: pcd by fpn: box AP 27.1 ± 0.3, mask AP 20.4.",
-        "intervals": "Intervals over images. Points with 95 % intervals over images: pcd by fpn, box: AP 27.1 (20.0 to "
-        "30.0), difference to random +9.7 (+1.2 to +12.0); random by fpn, box: AP 17.4 (10.0 to 20.0).",
+        "intervals": "Intervals and differences. Points with 95 % intervals over images; the differences stand in "
+        "their table: pcd by fpn, box: AP 27.1 (20.0 to 30.0); random by fpn, box: AP 17.4 (10.0 to 20.0).",
         "mistakes": "What mistakes cost. Bars for each kind of mistake: pcd by fpn, box: missed costs most, 7.2 points "
         "of AP50.",
         "losses": "Losses. Lines of the loss: pcd.seed0: from 5 to 4.5 at step 8.",
@@ -90,7 +90,7 @@ def test_a_figure_that_the_stage_never_left_is_not_missed(source: Source) -> Non
 def test_a_figure_is_shown_also_without_its_words(source: Source, damage: str | None) -> None:
     file = source.folder / "intervals.csv"
     file.unlink() if damage is None else file.write_text(damage)
-    assert _alts(source)["intervals"] == "Intervals over images. The file with its figures is gone or unreadable."
+    assert _alts(source)["intervals"] == "Intervals and differences. The file with its figures is gone or unreadable."
 
 
 def test_each_labelled_set_has_a_gallery_of_its_own(source: Source) -> None:

@@ -31,7 +31,7 @@ def test_machines_get_figures_and_changes(pcd_home: Path) -> None:
     _, second = finish_benchmark("pretrain.epochs=3")
     told = json.loads(_pcd("compare", first.key, second.key, "--json").output)
     assert told["runs"] == {"before": first.key, "after": second.key}
-    assert told["changes"]["settings"] == ["pretrain.epochs: 2.0 -> 3.0"]
+    assert told["changes"]["settings"] == ["pretrain.epochs: 2.0 -> 3.0 (pcd.smoke_fpn)"]
     assert {row["arm"] for row in told["figures"]} == {"pcd", "random"}
 
 

@@ -1,0 +1,46 @@
+from typing import Any
+
+from eval.stacked import stacked_arms, stacked_cells, without_repeats
+
+ARM = {"protocol": "fpn", "n": "3", "box AP": "25.2 ± 1.8 *", "box Δ random": "+0.8", "box APl": "–", "mask AP": "20.1"}
+RECORD: dict[str, Any] = {
+    "baselines": ["random"],
+    "printed": [{"arm": "pcd", **ARM}, {"arm": "random", **ARM, "box Δ random": "–"}],
+    "intervals": [{"arm": "pcd", "protocol": "fpn", "task": "bbox", "low": 20.04, "high": 30.0}],
+}
+
+
+def test_mask_stands_below_box_and_what_nobody_has_is_left_out() -> None:
+    columns, rows = stacked_arms(RECORD)
+    assert columns == ("arm", "n", "figure", "AP", "over images", "Δ random")
+    assert rows == [
+        ("pcd", "3", "box", "25.2 ± 1.8 *", "20.0 to 30.0", "+0.8"),
+        ("pcd", "3", "mask", "20.1", "–", "–"),
+        ("random", "3", "box", "25.2 ± 1.8 *", "–", "–"),
+        ("random", "3", "mask", "20.1", "–", "–"),
+    ]
+
+
+def test_names_are_blank_where_they_repeat() -> None:
+    assert [row[:3] for row in without_repeats(stacked_arms(RECORD))] == [
+        ("pcd", "3", "box"), ("", "", "mask"), ("random", "3", "box"), ("", "", "mask"),
+    ]  # fmt: skip
+
+
+def test_an_accuracy_stands_in_the_column_of_ap_and_protocols_are_told_apart() -> None:
+    linear = {"arm": "pcd", "protocol": "linear", "n": "1", "top-1": "61.0", "top-1 Δ random": "+3.0"}
+    columns, rows = stacked_arms(RECORD | {"printed": [*RECORD["printed"], linear]})
+    assert columns[:4] == ("arm", "protocol", "n", "figure")
+    assert rows[-1] == ("pcd", "linear", "1", "top-1", "61.0", "–", "+3.0")
+
+
+def test_an_arm_without_a_figure_keeps_one_line_of_dashes() -> None:
+    lost = {"arm": "seed", "protocol": "fpn", "n": "0 of 3"}
+    assert stacked_arms(RECORD | {"printed": [*RECORD["printed"], lost]})[1][-1][:4] == ("seed", "0 of 3", "box", "–")
+
+
+def test_a_cell_has_one_decimal_and_a_hole_dashes() -> None:
+    cells = [{"cell": "pcd.fpn.seed0", "bbox/AP": 25.25, "bbox/APl": None, "segm/AP": 20.0}]
+    columns, rows = stacked_cells({"cells": cells, "holes": [{"cell": "pcd.fpn.seed1", "reason": "out of memory"}]})
+    assert columns == ("cell", "figure", "AP")
+    assert rows == [("pcd.fpn.seed0", "box", "25.2"), ("pcd.fpn.seed0", "mask", "20.0"), ("pcd.fpn.seed1", "box", "–")]
