@@ -4,8 +4,6 @@ import dataclasses
 import json
 import os
 import sys
-import urllib.error
-import urllib.request
 from typing import TYPE_CHECKING, Final
 
 import click
@@ -90,20 +88,17 @@ def worker(work_pool: str) -> None:
 def _use_server() -> None:
     """Set PREFECT_API_URL to a server that stays. Raises PCDError, with how to start one, if none answers."""
     from flows.home import PREFECT_PORT, home, set_environment
+    from flows.logins import without_login
+    from flows.orchestration.health import reason_for_silence
 
     os.environ["PCD_HOME"] = str(home())  # of a worker's runs too, which start in a folder of their own
     set_environment()
     url = os.environ.setdefault("PREFECT_API_URL", f"http://127.0.0.1:{PREFECT_PORT}/api")
-    try:
-        with urllib.request.urlopen(f"{url.rstrip('/')}/health", timeout=10):
-            return
-    except urllib.error.HTTPError as error:
-        error.close()  # it answers; whether it lets us in is told by Prefect itself
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "reason", error)
+    if reason := reason_for_silence(url):
         raise PCDError(
-            f"no Prefect server answers at {url} ({reason}); start one that stays: `pcd ui`, or set PREFECT_API_URL"
-        ) from None
+            f"no Prefect server answers at {without_login(url)} ({reason}); start one that stays: `pcd ui`, or set "
+            "PREFECT_API_URL"
+        )
 
 
 def _schedule(

@@ -8,9 +8,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
-import urllib.request
-from http.client import HTTPException
 from pathlib import Path
 from typing import Final
 
@@ -18,6 +15,7 @@ from filelock import FileLock
 
 from flows.home import PREFECT_PORT, home
 from flows.logins import without_login
+from flows.orchestration.health import reason_for_silence
 from flows.supervision.processes import HOME_MARK, SERVER_MARK, identity
 from flows.supervision.supervisor import stop_group
 from flows.supervision.warden import END_SERVERS, start_warden
@@ -47,7 +45,8 @@ class _OwnServer:
         # First: a `pcd` that is killed before its run is written down has no other warden.
         self._warden = start_warden(home(), log, stop_seconds=None, then=END_SERVERS)
         self.process = self._start()
-        threading.Thread(target=self._watch, name="prefect-server", daemon=True).start()
+        self._watching = threading.Thread(target=self._watch, name="prefect-server", daemon=True)
+        self._watching.start()
 
     def _start(self) -> subprocess.Popen[bytes]:
         idle = {f"PREFECT_SERVER_SERVICES_{name}_ENABLED": "false" for name in _NEEDLESS}
@@ -67,6 +66,7 @@ class _OwnServer:
 
     def stop(self) -> None:
         self._over.set()
+        self._watching.join()  # first: it may be about to start another one, which nobody would stop
         stop_group(self.process, _STOP_SECONDS)
         self._warden.done()
 
@@ -84,7 +84,7 @@ def connect(log: Path) -> None:
     """
     url = os.environ.get("PREFECT_API_URL")
     if url:
-        reason = _reason_for_silence(url)
+        reason = reason_for_silence(url)
         if reason:
             raise PCDError(
                 f"no Prefect server answers at PREFECT_API_URL={without_login(url)} ({reason}); start it, or unset it"
@@ -106,7 +106,7 @@ def _start_own(command: list[str], log: Path, url: str) -> None:
     _own.append(server)
     atexit.register(server.stop)  # before Prefect's own, which still send the last logs
     first, deadline = server.process, time.monotonic() + _START_SECONDS
-    while _reason_for_silence(url):
+    while reason_for_silence(url):
         code = first.poll()
         gave_up = code is not None and code >= 0  # one that was killed is started again
         if gave_up or time.monotonic() > deadline:
@@ -134,14 +134,3 @@ def pages_address() -> str:
     if _own or not api_address():
         return f"http://127.0.0.1:{PREFECT_PORT}"
     return without_login(api_address()).rstrip("/").removesuffix("/api")
-
-
-def _reason_for_silence(url: str) -> str | None:
-    try:
-        with urllib.request.urlopen(f"{without_login(url).rstrip('/')}/health", timeout=10):
-            return None
-    except urllib.error.HTTPError as error:
-        error.close()
-        return None  # it answers; whether it lets us in is told by Prefect itself
-    except (OSError, ValueError, HTTPException) as error:
-        return str(error)

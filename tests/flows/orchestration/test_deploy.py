@@ -117,11 +117,13 @@ def test_what_the_user_can_mend_is_one_line(pcd: Pcd, arguments: tuple[str, ...]
 
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [("deploy", "demo"), ("worker",)])
-def test_without_a_server_the_error_says_how_to_start_one(
-    pcd: Pcd, arguments: tuple[str, ...], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("port", [":9", ""])
+def test_without_a_server_the_error_says_how_to_start_one_and_no_password(
+    pcd: Pcd, arguments: tuple[str, ...], port: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("PREFECT_API_URL", "http://127.0.0.1:9/api")
+    monkeypatch.setenv("PREFECT_API_URL", f"http://me:hidden@127.0.0.1{port}/api")
     done = pcd(*arguments)
     assert done.returncode == 2
-    assert "no Prefect server answers at http://127.0.0.1:9/api" in done.stderr
+    assert f"no Prefect server answers at http://127.0.0.1{port}/api" in done.stderr
+    assert "hidden" not in done.stdout + done.stderr
     assert "start one that stays: `pcd ui`, or set PREFECT_API_URL" in done.stderr

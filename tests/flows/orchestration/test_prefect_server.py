@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -91,6 +93,32 @@ def test_a_server_that_ends_by_itself_while_it_starts_is_given_up(
     with pytest.raises(PCDError, match="the Prefect server did not start; its log is"):
         prefect_server._start_own([sys.executable, "-c", "raise SystemExit(1)"], tmp_path / "log", "http://127.0.0.1:9")
     prefect_server._own[0].stop()
+
+
+def test_a_server_that_is_being_started_again_does_not_outlive_its_run(
+    pcd_home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server = prefect_server._OwnServer([sys.executable, "-c", "import time; time.sleep(600)"], tmp_path / "log")
+    begun, done, started = threading.Event(), threading.Event(), [server.process]
+    start = server._start
+
+    def start_slowly() -> "subprocess.Popen[bytes]":
+        begun.set()
+        time.sleep(1)
+        started.append(start())
+        done.set()
+        return started[-1]
+
+    monkeypatch.setattr(server, "_start", start_slowly)
+    server.process.kill()
+    assert begun.wait(60)
+    server.stop()
+    assert done.wait(60)
+    left = [process.pid for process in started if process.poll() is None]
+    for process in started:
+        process.kill()
+        process.wait()
+    assert (len(started), left) == (2, [])
 
 
 def test_of_a_run_that_another_process_closes_the_server_is_left_to_that(pcd_home: Path) -> None:
