@@ -1,19 +1,22 @@
 """Is this COCO file one that a detector can be trained and evaluated on? The first fault is named, or all of them."""
 
 import json
+import os.path
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from eval.datasets.run_lengths import why_no_mask
 from pcd.errors import PCDError
 
-__all__ = ["Fault", "check_coco", "coco_faults", "parse_coco"]
+__all__ = ["Fault", "check_coco", "clipped", "coco_faults", "leaves_its_folder", "parse_coco"]
 
 _SLACK: Final = 1.0
 """Pixels by which a box may leave its image: annotators' roundings."""
+_LONGEST_NAME: Final = 120
 
 _Finite = Annotated[float, Field(allow_inf_nan=False)]
 _Polygon = Annotated[list[_Finite], Field(min_length=6)]
@@ -57,6 +60,7 @@ class _Annotation(_Record):
     """Empty: none was given, as in a set of boxes; Roboflow exports those with an empty list."""
     area: _Finite = Field(ge=0)
     iscrowd: Literal[0, 1]
+    ignore: Any = 0
 
 
 class _Coco(_Record):
@@ -70,7 +74,8 @@ def check_coco(annotations: Path, images: Path) -> dict[str, Any]:
 
     Raises:
         PCDError: the file is missing or no COCO JSON, a record lacks a field or has one of the wrong kind, ids are
-            doubled or dangling, a box lies outside its image, a mask has another size, or an image file is missing.
+            doubled or dangling, a box lies outside its image, a mask is none of its image's size, or an image file is
+            missing or lies outside `images`.
     """
     raw = parse_coco(annotations)
     for fault in coco_faults(raw, images):
@@ -86,13 +91,22 @@ def parse_coco(annotations: Path) -> dict[str, Any]:
         raise PCDError(f"annotation file {annotations} does not exist; check the data settings") from None
     except OSError as error:
         raise PCDError(f"annotation file {annotations} cannot be read ({error.strerror})") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # brackets can be nested more deeply than Python reads
         raise PCDError(f"{annotations} is not JSON ({error}); download or export it again") from None
     for key in ("images", "annotations", "categories"):
         if not isinstance(raw, dict) or not isinstance(raw.get(key), list):
             raise PCDError(f'{annotations} has no list "{key}"; a COCO file has images, annotations and categories')
     whole: dict[str, Any] = raw
     return whole
+
+
+def leaves_its_folder(name: str) -> bool:
+    """Of an image's file name: absolute, or with a step upwards. Such a set cannot be moved, nor told from another."""
+    return PurePath(name).is_absolute() or ".." in PurePath(name).parts
+
+
+def clipped(name: str) -> str:
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}… ({len(name):,} characters)"
 
 
 def coco_faults(raw: dict[str, Any], images: Path) -> Iterator[Fault]:
@@ -109,8 +123,11 @@ def coco_faults(raw: dict[str, Any], images: Path) -> Iterator[Fault]:
     for kind, records in (("images", coco.images), ("annotations", coco.annotations), ("categories", coco.categories)):
         yield from _doubled_ids(kind, [record.id for record in records])
     for image in coco.images:
-        if not (images / image.file_name).is_file():
-            yield Fault("image file missing", f"image {image.file_name} is not in {images}; check the folder")
+        name = clipped(image.file_name)
+        if leaves_its_folder(image.file_name):
+            yield Fault("image file name", f"image {name} leaves its folder; file names are relative to {images}")
+        elif not os.path.isfile(images / image.file_name):  # noqa: PTH113 (Path's raises at a name that is too long)
+            yield Fault("image file missing", f"image {name} is not in {images}; check the folder")
     by_id = {image.id: image for image in coco.images}
     categories = {category.id for category in coco.categories}
     has_masks = any(annotation.segmentation for annotation in coco.annotations)
@@ -166,14 +183,15 @@ def _fault(
         pixels = f"{image.width} x {image.height} pixels"
         outside = f"has the box {annotation.bbox}, outside its image of {pixels}; boxes are x, y, width, height"
         return Fault("box", outside)
+    if annotation.ignore != 0:
+        hint = "take the mark away; of a crowd (iscrowd 1) the same is said"
+        return Fault("ignore", f'is marked "ignore", which Detectron2 does not take; {hint}')
     mask = annotation.segmentation
     if isinstance(mask, _Rle):
         if mask.size != [image.height, image.width]:
             return Fault("mask size", f"has a mask of {mask.size}, and its image is {[image.height, image.width]}")
-        if isinstance(mask.counts, list) and sum(mask.counts) != image.height * image.width:
-            return Fault(
-                "mask counts", f"has a mask of {sum(mask.counts)} pixels, and its image {image.height * image.width}"
-            )
+        if wrong := why_no_mask(mask.counts, image.height, image.width):
+            return Fault("mask counts", wrong)
     elif has_masks and not mask:
         return Fault("mask missing", "has no segmentation, and others have one; give masks to all objects or to none")
     elif any(len(polygon) % 2 for polygon in mask):

@@ -1,11 +1,12 @@
 """Which set lies in a folder: told by its layout, so that a user names the folder and nothing else."""
 
-import json
+import os.path
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
+from eval.coco_check import clipped, leaves_its_folder, parse_coco
 from eval.settings import CityscapesSet, ClassSet, CocoSet, LabelledSet, VocSet
 from pcd.errors import PCDError
 
@@ -110,9 +111,9 @@ def _images_of(annotations: Path, folder: Path, split: str) -> Path:
             candidates += [p for p in sorted(root.iterdir()) if p.is_dir() and _is_of(p.name, split)]
     candidates += [place / "images" for place in candidates]
     for candidate in candidates:
-        if (candidate / name).is_file():
+        if os.path.isfile(candidate / name):  # noqa: PTH113 (Path's raises at a name that is too long)
             return candidate
-    raise PCDError(f"{annotations} names the image {name}, which lies in none of the folders of {folder}")
+    raise PCDError(f"{annotations} names the image {clipped(name)}, which lies in none of the folders of {folder}")
 
 
 def _is_of(name: str, split: str) -> bool:
@@ -121,7 +122,12 @@ def _is_of(name: str, split: str) -> bool:
 
 def _first_image(annotations: Path) -> str:
     try:
-        raw: Any = json.loads(annotations.read_text())
-        return str(raw["images"][0]["file_name"])
-    except (OSError, ValueError, LookupError, TypeError):
+        name = str(parse_coco(annotations)["images"][0]["file_name"])
+    except (LookupError, TypeError):
         raise PCDError(f"{annotations} is no COCO file: it has no list of images with a file_name each") from None
+    if leaves_its_folder(name):
+        raise PCDError(
+            f"{annotations} names the image {clipped(name)}, which leaves its folder; make its file names relative to "
+            "the folder of its images"
+        )
+    return name

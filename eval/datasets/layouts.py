@@ -78,6 +78,8 @@ def voc_images(folder: Path, name: str) -> list[str]:
         images = [line.split()[0] for line in path.read_text().splitlines() if line.strip()]
     except OSError as error:
         raise PCDError(f"list of images {path} cannot be read ({error.strerror}); unpack {year} again") from None
+    except ValueError:
+        raise PCDError(f"list of images {path} is no text in UTF-8; unpack {year} again") from None
     if not images:
         raise PCDError(f"list of images {path} is empty; unpack {year} again")
     return images
@@ -100,7 +102,7 @@ def cityscapes_pairs(folder: Path, split: str) -> list[tuple[Path, Path]]:
     """Each image of a split and its instanceIds, by city and name.
 
     Raises:
-        PCDError: a folder is missing or has no image, or an image has no annotations.
+        PCDError: a folder is missing or has no image, or an image has no annotations, or these no image.
     """
     images, truths = folder / "leftImg8bit" / split, folder / "gtFine" / split
     for place, archive in ((images, "leftImg8bit_trainvaltest.zip"), (truths, "gtFine_trainvaltest.zip")):
@@ -113,4 +115,12 @@ def cityscapes_pairs(folder: Path, split: str) -> list[tuple[Path, Path]]:
         pairs.append((image, truth))
     if not pairs:
         raise PCDError(f"no images in {images} (looked for <city>/*{_IMAGE_END}); unpack leftImg8bit there")
+    known = {truth for _, truth in pairs}
+    bare = [truth for truth in sorted(truths.glob(f"*/*{_TRUTH_END}")) if truth not in known]
+    if bare:
+        image = images / bare[0].parent.name / (bare[0].name.removesuffix(_TRUTH_END) + _IMAGE_END)
+        raise PCDError(
+            f"{bare[0]} has no image ({len(bare):,} such): {image} does not exist; unpack leftImg8bit_trainvaltest.zip "
+            "again"
+        )
     return pairs

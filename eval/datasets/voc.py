@@ -73,7 +73,7 @@ def _parse(xml: Path) -> ET.Element:
         raise PCDError(f"annotation file {xml} does not exist; unpack the VOC archive again") from None
     except OSError as error:
         raise PCDError(f"annotation file {xml} cannot be read ({error.strerror})") from None
-    except ET.ParseError as error:
+    except (ET.ParseError, LookupError, ValueError) as error:  # the last two of an encoding that Python lacks
         raise PCDError(f"{xml} is not XML ({error}); unpack the VOC archive again") from None
 
 

@@ -59,6 +59,16 @@ FAULTS: dict[str, tuple[Fault, str]] = {
     "negative width": (annotation(bbox=[5, 5, -2, 5]), "annotation 1 has the box"),
     "negative height": (annotation(bbox=[5, 5, 2, -5]), "annotation 1 has the box"),
     "image file missing": (image(file_name="gone.png"), "gone.png is not in"),
+    "image file name too long": (image(file_name="n" * 5000), r"image n{120}… \(5,000 characters\) is not in"),
+    "image file name absolute": (image(file_name=str(Path(__file__))), "leaves its folder"),
+    "image file name upwards": (image(file_name="../images/a.png"), r"image \.\./images/a\.png leaves its folder"),
+    "to be ignored": (annotation(ignore=1), 'annotation 1 is marked "ignore"'),
+    "RLE below zero": (annotation(segmentation={"size": [30, 40], "counts": [-5, 1205]}), "a run of -5 pixels"),
+    "RLE cut short": (
+        annotation(segmentation={"size": [30, 40], "counts": "0:n0"}),
+        "of 40 pixels, and its image 1200",
+    ),
+    "RLE garbage": (annotation(segmentation={"size": [30, 40], "counts": "zzzz"}), "no run lengths"),
     "no bbox": (without("annotations", "bbox"), "annotation 1 has no bbox"),
     "no segmentation": (without("annotations", "segmentation"), "annotation 1 has no segmentation"),
     "no image id": (without("annotations", "image_id"), "annotation 1 has no image_id"),
@@ -124,6 +134,11 @@ def test_fields_that_nobody_reads_pass(own_images: Path, own_coco: dict[str, Any
     assert check(own_coco, own_images)["info"] == {"year": 2026}
 
 
+def test_a_mark_that_says_nothing_passes(own_images: Path, own_coco: dict[str, Any]) -> None:
+    annotation(ignore=0)(own_coco)
+    assert check(own_coco, own_images) == own_coco
+
+
 @pytest.mark.parametrize("box", [[-1, -1, 10, 5], [31, 26, 10, 5], [0, 0, 41, 31]])
 def test_a_box_one_pixel_outside_is_a_rounding(own_images: Path, own_coco: dict[str, Any], box: list[float]) -> None:
     annotation(bbox=box)(own_coco)
@@ -146,10 +161,16 @@ def test_a_folder_in_place_of_the_file_is_named(own_images: Path) -> None:
         check_coco(own_images, own_images)
 
 
-@pytest.mark.parametrize("content", [b"", b'{"images": [', b"\x89PNG\xff"], ids=["empty", "cut short", "binary"])
+NO_JSON: dict[str, bytes] = {
+    "empty": b"", "cut short": b'{"images": [', "binary": b"\x89PNG\xff", "nested": b"[" * 100_000,
+    "UTF-16": '{"images": []}'.encode("utf-16"), "a byte-order mark": b'\xef\xbb\xbf{"images": []}',
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("content", NO_JSON.values(), ids=NO_JSON)
 def test_a_file_that_is_no_json_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "train.json").write_bytes(content)
-    with pytest.raises(PCDError, match=r"train\.json is not JSON"):
+    with pytest.raises(PCDError, match=r"\A[^\n]*train\.json is not JSON[^\n]*\Z"):
         check_coco(tmp_path / "train.json", tmp_path)
 
 

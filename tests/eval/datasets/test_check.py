@@ -150,6 +150,31 @@ def test_images_that_lie_nowhere_are_named(tmp_path: Path) -> None:
         recognise(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["{root}/images/1.png", "../images/1.png"])
+def test_a_first_image_outside_the_folder_of_images_is_refused(tmp_path: Path, name: str) -> None:
+    _coco_folder(tmp_path, "train.json", "val.json", images=("images", "images"))
+    coco = json.loads((tmp_path / "train.json").read_text())
+    coco["images"][0]["file_name"] = name.format(root=tmp_path)
+    (tmp_path / "train.json").write_text(json.dumps(coco))
+    with pytest.raises(PCDError, match=r"\A[^\n]*train\.json names the image \S+, which leaves its folder[^\n]*\Z"):
+        recognise(tmp_path)
+
+
+def test_a_first_image_with_a_name_too_long_is_told_in_one_line(tmp_path: Path) -> None:
+    _coco_folder(tmp_path, "train.json", "val.json", images=("images", "images"))
+    (tmp_path / "val.json").write_text((tmp_path / "val.json").read_text().replace("1.png", "n" * 5000))
+    with pytest.raises(PCDError, match=r"\A[^\n]*val\.json names the image n{120}…[^\n]*\Z"):
+        recognise(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b'{"images": [', b"[" * 100_000, b"\xef\xbb\xbf{}", '{"a": 1}'.encode("utf-16")])
+def test_annotations_that_are_no_json_are_told_as_such(tmp_path: Path, content: bytes) -> None:
+    _coco_folder(tmp_path, "train.json", "val.json", images=("images", "images"))
+    (tmp_path / "train.json").write_bytes(content)
+    with pytest.raises(PCDError, match=r"\A[^\n]*train\.json is not JSON \([^\n]*\Z"):
+        recognise(tmp_path)
+
+
 # Sizes and anchors
 
 

@@ -79,6 +79,12 @@ def _write(part: str, text: str) -> Callable[[Path], None]:
     return lambda folder: (folder / part).write_text(text) and None
 
 
+def _cut(path: Path) -> None:
+    """Damage the file where its header does not show it."""
+    whole = path.read_bytes()
+    path.write_bytes(whole[: len(whole) * 2 // 3])
+
+
 _BAD_BOX = VOC_OBJECT.format(name="dog", box=(1, 1, 90, 10), difficult=0)
 _NO_CLASS = VOC_OBJECT.format(name="sofaa", box=(1, 1, 9, 10), difficult=0)
 _ANNOTATION = "VOC2007/Annotations/000005.xml"
@@ -91,6 +97,12 @@ VOC_FAULTS: dict[str, tuple[Callable[[Path], object], str]] = {
     "an image": (_drop("VOC2007/JPEGImages/000005.jpg"), r"000005\.jpg cannot be read \(No such file or directory\)"),
     "a damaged image": (_write("VOC2007/JPEGImages/000005.jpg", "no JPEG"), "no image that Pillow knows"),
     "no XML": (_write(_ANNOTATION, "<annotation>"), r"000005\.xml is not XML"),
+    "an encoding that nobody knows": (_write(_ANNOTATION, '<?xml version="1.0" encoding="foo"?><a/>'), "is not XML"),
+    "a list of bytes": (
+        lambda folder: (folder / "VOC2007/ImageSets/Main/test.txt").write_bytes(b"\xff\xfe\n"),
+        r"test\.txt is no text in UTF-8",
+    ),
+    "half an image": (lambda folder: _cut(folder / "VOC2007/JPEGImages/000005.jpg"), "image file is truncated"),
     "an unknown class": (_write(_ANNOTATION, f"<a>{_NO_CLASS}</a>"), r'"sofaa" is no class of VOC; did you'),
     "a box outside": (_write(_ANNOTATION, f"<a>{_BAD_BOX}</a>"), r"\(90, 10\) of a dog lies outside .* 50 x 40"),
     "no box": (_write(_ANNOTATION, "<a><object><name>dog</name></object></a>"), "a dog has no whole box"),
@@ -148,6 +160,14 @@ def test_the_categories_are_those_of_the_official_scripts() -> None:
         (_drop("leftImg8bit/train/aachen"), r"no images in \S*leftImg8bit/train"),
         (_drop("gtFine/train/aachen/aachen_000001_000019_gtFine_instanceIds.png"), "has no annotations: "),
         (_write("gtFine/train/aachen/aachen_000001_000019_gtFine_instanceIds.png", "x"), "cannot be read"),
+        (
+            _drop("leftImg8bit/train/aachen/aachen_000001_000019_leftImg8bit.png"),
+            r"aachen_000001_000019_gtFine_instanceIds\.png has no image \(1 such\): \S+ does not exist; unpack left",
+        ),
+        (
+            lambda folder: _cut(folder / "leftImg8bit/val/munster/munster_000001_000019_leftImg8bit.png"),
+            r"munster_000001_000019_leftImg8bit\.png cannot be read \(image file is truncated\)",
+        ),
     ],
 )
 def test_a_cityscapes_folder_that_is_incomplete_is_named_in_one_line(
@@ -211,6 +231,13 @@ def test_a_set_of_boxes_alone_is_taken(
         annotations.write_text(json.dumps(own_coco))
     data, _ = prepare(coco_set, tmp_path / "out")
     assert data.counts["val_annotations"] == len(own_coco["annotations"])
+
+
+def test_an_image_that_is_cut_off_is_named(coco_set: CocoSet, tmp_path: Path) -> None:
+    _cut(coco_set.val_images / "b.png")
+    assert f"{coco_set.val_images / 'b.png'} cannot be read (image file is truncated)" in refusal(
+        coco_set, tmp_path / "out"
+    )
 
 
 def test_an_image_of_another_size_than_stated_is_named(coco_set: CocoSet, tmp_path: Path) -> None:
