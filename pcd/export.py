@@ -5,10 +5,11 @@ from pathlib import Path
 from typing import Final
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pcd.errors import PCDError
+from pcd.tensor_file import write_tensors
 
 __all__ = [
     "DETECTRON2_RESNETS", "export_backbone", "export_for_detectron2", "load_backbone", "load_exactly",
@@ -37,11 +38,7 @@ def to_detectron2_name(name: str) -> str:
 
 def export_backbone(backbone: nn.Module, path: Path, metadata: dict[str, str]) -> None:
     """Write every tensor of `backbone` under its own name; whole or not at all."""
-    temporary = path.with_name(f".{path.name}.part")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in backbone.state_dict().items()}
-    save_file(tensors, temporary, metadata={"format": "pt", **metadata})
-    temporary.chmod(0o644)  # safetensors leaves it to its owner alone, and others may share the store
-    temporary.replace(path)
+    write_tensors(path, backbone.state_dict(), metadata)
 
 
 def export_for_detectron2(backbone: nn.Module, path: Path) -> None:

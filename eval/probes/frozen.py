@@ -8,10 +8,10 @@ from typing import Final
 
 import torch
 from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 
 from pcd.errors import PCDError
+from pcd.tensor_file import write_tensors
 
 __all__ = ["FrozenFeatures", "read_features", "write_features"]
 
@@ -37,11 +37,8 @@ class FrozenFeatures:
 
 def write_features(folder: Path, features: FrozenFeatures) -> None:
     """Whole or not at all."""
-    tensors = {name: getattr(features, name).contiguous() for name in ("train", "train_labels", "val", "val_labels")}
-    temporary = folder / f".{_FILE}.part"
-    save_file(tensors, temporary, metadata={"format": "pt", "classes": json.dumps(features.classes)})
-    temporary.chmod(0o644)  # safetensors leaves it to its owner alone, and others may share the store
-    temporary.replace(folder / _FILE)
+    tensors = {name: getattr(features, name) for name in ("train", "train_labels", "val", "val_labels")}
+    write_tensors(folder / _FILE, tensors, {"classes": json.dumps(features.classes)})
 
 
 def read_features(folder: Path) -> FrozenFeatures:

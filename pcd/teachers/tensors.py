@@ -16,13 +16,13 @@ from typing import Any, Final
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from pcd.errors import PCDError
 from pcd.heads import build_dense_head, build_vector_head
 from pcd.teachers.entry import TeacherEntry
 from pcd.teachers.trunks import build_trunk
+from pcd.tensor_file import write_tensors
 
 __all__ = ["build_networks", "read_converted", "read_published", "write_converted"]
 
@@ -66,19 +66,12 @@ def read_converted(entry: TeacherEntry, path: Path) -> dict[str, Tensor]:
 def write_converted(entry: TeacherEntry, tensors: Mapping[str, Tensor], path: Path, source_sha256: str) -> None:
     """Write canonical tensors as safetensors, whole or not at all, with where they come from in the metadata."""
     metadata = {
-        "format": "pt",
         "teacher": entry.name,
         "source": entry.url or entry.obtain or "",
         "source_sha256": source_sha256,
         "licence": entry.licence,
     }
-    try:
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, path, metadata)
-    except SafetensorError as error:
-        # It hides the system's errors; a full disk must stay recognisable as one.
-        number = re.search(r"os error (\d+)", str(error))
-        raise (OSError(int(number[1]), str(error), str(path)) if number else error) from None
-    path.chmod(0o644)  # safetensors leaves it to its owner alone, and others may share the store
+    write_tensors(path, tensors, metadata)
 
 
 @functools.cache

@@ -1,6 +1,7 @@
 """The stage that computes the features, in this process and as two ranks."""
 
 import json
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -187,6 +188,20 @@ def test_what_is_written_is_read_again(frozen: FrozenFeatures, tmp_path: Path) -
     assert torch.equal(found.train, frozen.train)
     assert torch.equal(found.val_labels, frozen.val_labels)
     assert found.classes == frozen.classes
+
+
+def test_features_that_the_disk_does_not_take_are_an_error_of_the_system(
+    frozen: FrozenFeatures, tmp_path: Path
+) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (100, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            write_features(tmp_path, frozen)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.filename == str(tmp_path / "features.safetensors")
+    assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("content", [None, b"", b"no tensors at all"])
