@@ -104,13 +104,15 @@ _ALL: Final = (
                                source=f"{_BINGO}: main_moco.py"),
             "own_weight": Option(value=0.5, least=0, most=1, meaning="of the image's own vector beside its bag",
                                  source=f"{_BINGO}: main_moco.py"),
-            "own_only": Option(value=0.05, least=0, most=1, meaning="share of the training before bags are used",
-                               source=f"{_BINGO}: main_moco.py, 10 of 200 epochs")},
+            "own_only": Option(value=0.055, least=0, most=1, meaning="share of the training before bags are used",
+                               source=f"{_BINGO}: main_moco.py, 11 of 200 epochs (`epoch > 10`, counted from 0)")},
         source=f"arXiv 2107.01691; {_BINGO}: moco/builder.py, main_moco.py, clustering.py",
         departures=(
             _TEACHERS_HEAD + "; the code's is [c, 2048, 128] without BatchNorm",
             "bags are the nearest teacher vectors of the queue, by the head's outputs: the code's are the nearest "
             "images of the whole pool by the trunk's features, found in a pass before training",
+            "a bag, being of the queue, is left out of its negatives: the code's related vectors are made anew, and "
+            "an earlier one of their image is in its queue by chance alone",
             "the student does not see the related images themselves: the code's terms for their views and for CutMix "
             "with them are left out, and each bag counts by its mean where the code draws one of it",
             "both directions of the two views, where the code has one")),

@@ -8,7 +8,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pcd.arms.bingo import nearest_in_queue
+from pcd.arms.bingo import contrast_with_bags, nearest_in_queue
 from pcd.arms.compress import similarity_divergence
 from pcd.arms.disco import squared_distance
 from pcd.arms.feature_mse import feature_squared_error
@@ -76,10 +76,32 @@ def test_discos_distance_is_that_of_unit_vectors() -> None:
 
 def test_a_bag_is_the_nearest_vectors_of_the_queue() -> None:
     vectors, queue = torch.randn(4, 6), _unit_rows(20, 6)
-    bags = _plain(nearest_in_queue(vectors, queue, 3))
+    bags = nearest_in_queue(vectors, queue, 3).tolist()
     for vector, bag in zip(_plain(vectors), bags, strict=True):
-        nearest = sorted(_plain(queue), key=lambda n: -float(_unit(vector) @ n))[:3]
-        np.testing.assert_allclose(bag, nearest)
+        similarities = _plain(queue) @ _unit(vector)
+        assert bag == sorted(range(20), key=lambda place: -similarities[place])[:3]
+
+
+def test_bags_are_contrasted_with_the_rest_of_the_queue() -> None:
+    student, queue = 3 * torch.randn(4, 6), _unit_rows(9, 6)
+    bags = torch.tensor([[0, 3], [8, 1], [4, 5], [2, 7]])
+    losses = []
+    for s, bag in zip(_plain(student), bags.tolist(), strict=True):
+        negatives = [_plain(queue)[place] for place in range(9) if place not in bag]
+        for place in bag:
+            logits = np.array([_unit(s) @ n for n in (_plain(queue)[place], *negatives)]) / 0.2
+            losses.append(-np.log(_softmax(logits)[0]))
+    assert contrast_with_bags(student, queue, bags, 0.2).item() == pytest.approx(np.mean(losses), rel=1e-4)
+
+
+def test_a_student_that_has_its_related_vector_has_next_to_no_loss() -> None:
+    queue = torch.eye(6)  # at right angles, and the bag of one is row 2
+    student = queue[2:3].clone().requires_grad_()
+    loss = contrast_with_bags(student, queue, torch.tensor([[2]]), 0.05)
+    loss.backward()
+    assert loss.item() < 1e-6  # log 2 and more, were the row its own negative
+    assert student.grad is not None
+    assert student.grad.isfinite().all()
 
 
 def test_feature_error_is_the_mean_square_over_everything() -> None:

@@ -98,13 +98,16 @@ def _bingo(o: Any, s: list[Tensor], t: list[Tensor], views: tuple[View, View]) -
         own = reference_pixel_contrastive_loss(
             student[:, :, None, None], teacher[:, :, None, None], o.queue.negatives, temperature=0.2
         )
-        bags = nearest_in_queue(teacher, o.queue.negatives[: o.vectors_seen], 5)
-        related = [
-            reference_pixel_contrastive_loss(
-                student[:, :, None, None], bags[:, i, :, None, None], o.queue.negatives, temperature=0.2
-            )
-            for i in range(5)
-        ]
+        related = []
+        for s_i, t_i in zip(student, teacher, strict=True):
+            (bag,) = nearest_in_queue(t_i[None], o.queue.negatives[: o.vectors_seen], 5).tolist()
+            rest = o.queue.negatives[[place for place in range(len(o.queue)) if place not in bag]]
+            related += [
+                reference_pixel_contrastive_loss(
+                    s_i[None, :, None, None], o.queue.negatives[place][None, :, None, None], rest, temperature=0.2
+                )
+                for place in bag
+            ]
         terms.append((own + torch.stack(related).mean()) / 2)
     return torch.stack(terms).mean()
 
@@ -200,11 +203,11 @@ def test_discos_keys_are_the_slow_copys_of_view_2(make: Callable[..., Made], vie
     torch.testing.assert_close(keys, _slow_vectors(objective, views[1]))
 
 
-@pytest.mark.parametrize(("steps_done", "vectors_seen"), [(4, 12), (50, 4)])
+@pytest.mark.parametrize(("steps_done", "vectors_seen"), [(54, 12), (90, 4)])
 def test_bingo_begins_without_bags(
     make: Callable[..., Made], views: tuple[View, View], steps_done: int, vectors_seen: int
 ) -> None:
-    made = make("bingo")  # of 100 steps the first 5 are without, and a bag has 5 vectors
+    made = make("bingo", steps=1000)  # of 1000 steps the first 55 are without, and a bag has 5 vectors
     objective: Any = made[0]
     objective.steps_done, objective.vectors_seen = steps_done, vectors_seen
     outputs = _outputs(made, views)
@@ -214,6 +217,13 @@ def test_bingo_begins_without_bags(
         for i, j in ((0, 3), (1, 2))
     ]
     torch.testing.assert_close(objective(outputs)[0], (own[0] + own[1]) / 2, rtol=1e-4, atol=1e-5)
+
+
+def test_bingos_bag_has_to_leave_negatives(make: Callable[..., Made], teacher_folder: Path) -> None:
+    _, student, _ = make("bingo")
+    settings = _settings("bingo", global_batch=4, loss=LossSettings(negatives=5))
+    with pytest.raises(PCDError, match=r"a bag of 5 leaves no negatives in a queue of 5; raise loss\.negatives"):
+        load_objective("bingo")(settings, TEACHERS["demo"], student, 0, 100)
 
 
 @pytest.mark.parametrize("arm", PRETRAINED)
