@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Final
 
 from mlflow import MlflowClient
-from mlflow.entities import Metric, RunStatus, RunTag
+from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
 
 from eval.verdict import JUDGED_METRICS, RunVerdict
@@ -15,6 +15,7 @@ from flows.home import tracking_uri
 from flows.logins import without_login
 from flows.run_record import RunRecord
 from flows.tracking.client import open_client
+from flows.tracking.repeatable import log_figures, set_tags
 
 __all__ = ["record_verdict"]
 
@@ -64,29 +65,28 @@ def _record(
         "pcd.regressed": str(verdict.regressed).lower(),
         "mlflow.note.content": _first_page(verdict, folder, original, rerun),
     }
-    client.log_batch(run_id, metrics=_metrics(verdict), tags=_run_tags(said))
+    log_figures(client, run_id, _figures(verdict, client.get_run(run_id).data.metrics))
+    set_tags(client, run_id, said)
     for file in _FILES:
         client.log_artifact(run_id, str(folder / file))
     client.set_terminated(run_id, RunStatus.to_string(RunStatus.FAILED if verdict.is_failure else RunStatus.FINISHED))
-    client.log_batch(rerun.mlflow_run_id, tags=_run_tags({"pcd.verdict_run": run_id, "pcd.outcome": outcome}))
+    set_tags(client, rerun.mlflow_run_id, {"pcd.verdict_run": run_id, "pcd.outcome": outcome})
     _link_original(client, original, {"pcd.last_verdict_run": run_id, "pcd.last_rerun_run": rerun.mlflow_run_id})
     return f"/#/experiments/{experiment}/runs/{run_id}?workflowType=machine_learning"
 
 
-def _run_tags(tags: Mapping[str, str]) -> list[RunTag]:
-    return [RunTag(name, value) for name, value in tags.items()]
-
-
 def _link_original(client: MlflowClient, original: RunRecord, tags: Mapping[str, str]) -> None:
     try:
-        client.log_batch(original.mlflow_run_id, tags=_run_tags(tags))
+        set_tags(client, original.mlflow_run_id, tags)
     except MlflowException as error:
         if error.error_code != "RESOURCE_DOES_NOT_EXIST":
             raise
 
 
-def _metrics(verdict: RunVerdict) -> list[Metric]:
-    figures: dict[str, float] = {"cells": len(verdict.cells)}
+def _figures(verdict: RunVerdict, before: Mapping[str, float]) -> dict[str, float]:
+    """`before`: of the verdict that is renewed. An outcome that it counted and that is gone counts nothing."""
+    figures: dict[str, float] = {name: 0 for name in before if name.startswith("cells ")}
+    figures["cells"] = len(verdict.cells)
     for cell in verdict.cells:
         outcome = f"cells {cell.outcome or 'hole'}"
         figures[outcome] = figures.get(outcome, 0) + 1
@@ -94,7 +94,7 @@ def _metrics(verdict: RunVerdict) -> list[Metric]:
             if d := cell.differences.get(metric):
                 parts = {"original": d.original, "rerun": d.rerun, "difference": d.change, "tolerance": d.tolerance.ap}
                 figures |= {f"{cell.cell}/{metric} {what}": value for what, value in parts.items()}
-    return [Metric(name, value, 0, 0) for name, value in figures.items()]
+    return figures
 
 
 def _first_page(verdict: RunVerdict, folder: Path, original: RunRecord, rerun: RunRecord) -> str:
