@@ -1,6 +1,7 @@
 """What is remembered of each finished benchmark, so that `pcd run` and `pcd report` find it without any server."""
 
 import json
+import logging
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -13,6 +14,8 @@ from pcd.stage import write_json
 __all__ = [
     "NOT_ASKED_FOR", "RunRecord", "find_record", "forget_holes", "latest_record", "record_since", "write_record",
 ]  # fmt: skip
+
+_log = logging.getLogger(__name__)
 
 NOT_ASKED_FOR: Final = "not asked for"
 """Why a cell is a hole that `--only` left out: no failure."""
@@ -42,6 +45,10 @@ class RunRecord:
     """Of the store, for a rerun."""
 
 
+_FIELDS: Final = frozenset(RunRecord.__dataclass_fields__)
+"""Another version may have written more."""
+
+
 def write_record(record: RunRecord) -> None:
     """A whole table takes the place of one with holes, and never the other way round."""
     _folder().mkdir(parents=True, exist_ok=True)
@@ -57,8 +64,7 @@ def forget_holes(record: RunRecord) -> None:
 
 def find_record(plan: Plan) -> RunRecord | None:
     """The finished run of exactly this benchmark, without holes, in the MLflow that is set now."""
-    path = _path(plan.benchmark.name, plan.key, None, has_holes=False)
-    record = _read(path) if path.exists() else None
+    record = _read(_path(plan.benchmark.name, plan.key, None, has_holes=False))
     if record is None or without_login(record.tracking_uri) != without_login(tracking_uri()):
         return None
     database = Path(record.tracking_uri.removeprefix("sqlite:///"))
@@ -68,19 +74,27 @@ def find_record(plan: Plan) -> RunRecord | None:
 def record_since(plan: Plan, moment: float) -> RunRecord | None:
     """What a run of this benchmark left that ended after `moment` (Unix seconds), with holes or without."""
     paths = [_path(plan.benchmark.name, plan.key, None, has_holes) for has_holes in (False, True)]
-    records = [_read(path) for path in paths if path.exists()]
+    records = [record for path in paths if (record := _read(path))]
     return next((record for record in records if record.finished >= moment), None)
 
 
 def latest_record(name: str | None = None) -> RunRecord | None:
     """The benchmark finished last, of this name or key if one is given; a rerun only by its part's name."""
-    records = [_read(path) for path in _folder().glob("*.json")]
+    records = [record for path in _folder().glob("*.json") if (record := _read(path))]
     matching = [r for r in records if (name == r.part if r.part else name in (None, r.name, r.key, r.key[:12]))]
     return max(matching, key=lambda record: record.finished, default=None)
 
 
-def _read(path: Path) -> RunRecord:
-    return RunRecord(**json.loads(path.read_text()))
+def _read(path: Path) -> RunRecord | None:
+    """None where there is none, also if another run removes it just now; a damaged one is told and passed over."""
+    try:
+        content = json.loads(path.read_text())
+        return RunRecord(**{name: value for name, value in content.items() if name in _FIELDS})
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, TypeError, AttributeError) as error:
+        _log.warning("%s is no record of a benchmark (%s) and is passed over; remove it", path, error)
+        return None
 
 
 def _path(name: str, key: str, part: str | None, has_holes: bool) -> Path:

@@ -1,7 +1,8 @@
 """The contract of a stage process: one spec.json in; metrics.jsonl, checkpoints and result.json out.
 
 A stage knows neither Prefect nor MLflow and can be started by hand: `python -m pcd.train spec.json`. Whoever starts it
-reads its exit code (below), and its metrics while it runs. `result.json` appears whole or not at all.
+reads its exit code (below), and its metrics while it runs. `result.json` appears whole or not at all. A second argument
+is another folder to write to, in place of the spec's: `python -m pcd.train <a stored stage>/spec.json again`.
 """
 
 import json
@@ -114,11 +115,11 @@ class Spec:
                 )
 
 
-def read_spec(path: Path) -> Spec:
-    """Raises PCDError if the file is missing or is no spec."""
+def read_spec(path: Path, out: Path | None = None) -> Spec:
+    """`out` takes the place of the spec's. Raises PCDError if the file is missing or is no spec."""
     try:
         raw = json.loads(path.read_text())
-        out = Path(raw["out"])
+        out = out or Path(raw["out"])
         return Spec(
             stage=raw["stage"],
             title=raw["title"],
@@ -143,12 +144,12 @@ def _with_defaults(runtime: dict[str, Any]) -> dict[str, Any]:
 
 def run_stage(main: Callable[[Spec], dict[str, Any]]) -> int:
     """Run `main` on the spec named on the command line, and return the process's exit code."""
-    if len(sys.argv) != 2:
-        print(f"usage: python -m {main.__module__} SPEC", file=sys.stderr)
+    if len(sys.argv) not in (2, 3):
+        print(f"usage: python -m {main.__module__} SPEC [FOLDER]", file=sys.stderr)
         return EXIT_USER_ERROR
     spec: Spec | None = None
     try:
-        spec = read_spec(Path(sys.argv[1]))
+        spec = read_spec(Path(sys.argv[1]), *map(Path, sys.argv[2:]))
         spec.out.mkdir(parents=True, exist_ok=True)
         _begin(spec)
         began = time.monotonic()

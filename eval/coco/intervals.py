@@ -62,9 +62,10 @@ def draw_arms(cells: Sequence[Evaluated], threads: int = 1) -> dict[tuple[str, s
 
 
 def arm_intervals(drawn: Mapping[tuple[str, str], Mapping[str, Drawn]]) -> pd.DataFrame:
-    """One row per protocol, task and arm. Columns: arm, protocol, task, n (seeds), ap (their mean), low, high; per cent.
+    """One row per protocol, task and arm.
 
-    `low` and `high` are the ends of its 95 % interval over the evaluation images.
+    Columns: arm, protocol, task, n (seeds), ap (their mean, per cent), and low and high, the ends of its 95 % interval
+    over the evaluation images.
     """
     rows = []
     for (protocol, task), by_arm in drawn.items():

@@ -27,12 +27,13 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
 
 
 def command_again(manifest: Mapping[str, Any], folder: Path) -> list[str]:
-    """What computes this stage anew: the command that did, on the spec where it lies now.
+    """What computes this stage anew, into a folder beside whoever runs it: its command, on the spec where it lies now.
 
     It ran in a work folder, which is gone, and perhaps on another machine. Empty if the manifest does not say.
     """
-    spec = folder / "spec.json"
-    return [str(spec) if Path(part).name == spec.name else part for part in manifest.get("command", ())]
+    spec, command = folder / "spec.json", manifest.get("command", ())
+    again = [str(spec) if Path(part).name == spec.name else part for part in command]
+    return [*again, f"again-{manifest['stage'].replace(':', '-')}"] if again else []
 
 
 def whole_manifest(text: bytes) -> dict[str, Any] | None:

@@ -17,6 +17,7 @@ from mlflow.entities import Run
 from PIL import Image
 from safetensors import safe_open
 
+from tests.chromium import open_in_chromium
 from tests.conftest import ROOT
 
 pytestmark = [
@@ -165,6 +166,14 @@ def test_mlflow_and_the_home_have_the_same_report(finished: Home, tmp_path: Path
     shown = ("AP by arm", "Intervals", "What mistakes cost", "Losses", "receptive field", "its teacher", "Detections")
     assert [name for name in shown if name not in sent] == []
     assert "What is missing" not in sent
+
+
+def test_in_chromium_the_report_is_whole_silent_and_asks_nobody(finished: Home, tmp_path: Path) -> None:
+    (report,) = (finished.path / "reports").glob("smoke-*.html")
+    opened = open_in_chromium(report, tmp_path)
+    headings = ("Results", "Figures", "Cells and commands", "Settings", "Environment")
+    assert [name for name in headings if f"<h2>{name}</h2>" not in opened.dom] == []
+    assert (opened.console, opened.requests) == ([], [])
 
 
 def test_mlflow_keeps_the_exported_backbone_and_the_spec(finished: Home, tmp_path: Path) -> None:

@@ -76,7 +76,7 @@ def test_each_cell_has_its_chain_of_commands_in_the_order_of_time_and_its_trace(
     assert sorted(stage.stage for stage in cell.stages[:2]) == ["data", "teacher"]
     assert [stage.stage for stage in cell.stages[2:]] == ["pretrain:pcd.seed0", f"finetune:{CELL}"]
     spec = home() / "store" / "pretrain" / record.stages["pretrain:pcd.seed0"] / "spec.json"
-    assert cell.stages[2].command == shlex.join(["python", "-m", "pcd.train", str(spec)])
+    assert cell.stages[2].command == shlex.join(["python", "-m", "pcd.train", str(spec), "again-pretrain-pcd.seed0"])
     assert [stage.stage for stage in baseline.stages] == ["data", f"finetune:{BASELINE}"]
 
 

@@ -114,6 +114,14 @@ def test_the_checkpoint_stays_until_there_is_a_result(run: Run, out: Path, what:
     assert (out / "checkpoint.pt").exists() is kept
 
 
+def test_another_folder_may_take_the_place_of_the_specs(
+    command: Callable[[str], list[str]], stage_environment: dict[str, str], out: Path, tmp_path: Path
+) -> None:
+    subprocess.run([*command("succeed"), str(tmp_path / "again")], env=stage_environment, check=True, timeout=60)
+    assert (tmp_path / "again" / "result.json").exists()
+    assert not out.exists()
+
+
 def test_a_stage_that_is_done_is_not_done_again(run: Run, out: Path) -> None:
     run("succeed")
     before = (out / "result.json").stat().st_mtime_ns

@@ -2,6 +2,8 @@
 
 import json
 import re
+import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -12,6 +14,7 @@ import pytest
 from eval.datasets.check import examine_set
 from eval.datasets.facts import fit_detector, split_facts
 from eval.datasets.folder import recognise
+from eval.datasets.own import prepare_labelled
 from eval.settings import CityscapesSet, ClassSet, CocoSet, VocSet
 from pcd.errors import PCDError
 from tests.eval.datasets.conftest import quiet, save_noise, write_voc
@@ -58,7 +61,73 @@ def test_categories_that_differ_are_named(coco_set: CocoSet, own_coco: dict[str,
     own_coco["categories"][1]["name"] = "horse"
     coco_set.val_annotations.write_text(json.dumps(own_coco))
     (line,) = examine_set(coco_set, 1, quiet).faults
-    assert line == 'the splits list different categories: 7 is "dog" and "horse" in training and evaluation'
+    files = f"{coco_set.train_annotations} and {coco_set.val_annotations}"
+    assert line == f'{files} list different categories: 7 is "dog" and "horse" in training and evaluation'
+
+
+def _damage(coco_set: CocoSet, own_coco: dict[str, Any], name: str) -> None:
+    match name:
+        case "image":
+            path = coco_set.val_images / "b.png"
+            path.write_bytes(path.read_bytes()[:-200])
+        case "crowds":
+            for annotation in own_coco["annotations"]:
+                annotation["iscrowd"] = 1
+        case "categories":
+            own_coco["categories"][1]["name"] = "horse"
+        case "mask":
+            own_coco["annotations"][2]["segmentation"]["counts"] = "0:n0"
+        case "size":
+            own_coco["images"][0]["width"] = 41
+    coco_set.val_annotations.write_text(json.dumps(own_coco))
+
+
+@pytest.mark.parametrize("name", ["image", "crowds", "categories", "mask", "size"])
+def test_what_the_check_finds_ends_the_data_stage_in_the_same_words(
+    coco_set: CocoSet, own_coco: dict[str, Any], tmp_path: Path, name: str
+) -> None:
+    _damage(coco_set, own_coco, name)
+    (line,) = examine_set(coco_set, 1, quiet).faults
+    with pytest.raises(PCDError, match=rf"\A{re.escape(line)}\Z"):
+        prepare_labelled(coco_set, tmp_path, 1, quiet)
+
+
+def test_images_of_classes_that_do_not_decode_are_counted(classes: Path) -> None:
+    for name in ("val/n01/0.png", "train/n02/0.png", "train/n02/2.png"):
+        (classes / name).write_bytes((classes / name).read_bytes()[:-30])
+    found = examine_set(ClassSet(folder=classes), 1, quiet)
+    assert [line.partition(" cannot be read (")[0] for line in found.faults] == [
+        str(classes / "train/n02/0.png"), str(classes / "val/n01/0.png"),
+    ]  # fmt: skip
+    assert found.faults[0].endswith("(1 more like it)")
+
+
+def test_a_part_of_cityscapes_is_a_warning(cityscapes: Path) -> None:
+    found = examine_set(CityscapesSet(folder=cityscapes), 1, quiet)
+    assert [line.partition(";")[0] for line in found.warnings[:2]] == [
+        "train has 2 images, where Cityscapes has 2,975", "val has 2 images, where Cityscapes has 500",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("installed", [True, False])
+def test_that_nobody_can_score_cityscapes_is_a_warning(
+    cityscapes: Path, installed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not installed:
+        monkeypatch.setitem(sys.modules, "cityscapesscripts", None)
+    found = examine_set(CityscapesSet(folder=cityscapes), 1, quiet)
+    assert any("pip install 'pcd-benchmark[cityscapes]'" in line for line in found.warnings) != installed
+
+
+def test_lists_of_voc_that_are_not_the_protocols_are_a_warning(voc: Path) -> None:
+    whole = examine_set(recognise(voc), 1, quiet)
+    shutil.rmtree(voc / "VOC2012")
+    half = examine_set(recognise(voc), 1, quiet)
+    line = (
+        "lists 2007_trainval to train, 2007_test to evaluate; VOC 07+12, and so the protocols voc_*, have "
+        "2007_trainval and 2012_trainval to train, 2007_test to evaluate"
+    )
+    assert (line in whole.warnings, line in half.warnings) == (False, True)
 
 
 ODD: dict[str, tuple[Callable[[dict[str, Any]], object], str]] = {

@@ -4,13 +4,12 @@ import base64
 import html
 import itertools
 import re
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from eval.report.page import render_report, write_report
+from tests.chromium import open_in_chromium
 from tests.eval.report.reports import HOSTILE, Page, png, report
 
 RENDERED = render_report(report())
@@ -117,9 +116,6 @@ def test_the_page_is_written_into_a_folder_that_is_not_there_yet(tmp_path: Path)
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [360, 1280])
 def test_in_chromium_the_page_is_no_wider_than_its_window(width: int, tmp_path: Path) -> None:
-    chromium = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if chromium is None:
-        pytest.skip("no Chromium here (Debian's package chromium)")
     # In a frame, since Chromium's own windows are 500 px wide at least.
     frame = tmp_path / "frame.html"
     frame.write_text(
@@ -128,7 +124,21 @@ def test_in_chromium_the_page_is_no_wider_than_its_window(width: int, tmp_path: 
         "document.title = [e.scrollWidth <= e.clientWidth, e.clientWidth, "
         "this.contentDocument.querySelectorAll('img')[1].naturalWidth]\"></iframe>"
     )
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--hide-scrollbars"]
-    command = [chromium, *options, f"--user-data-dir={tmp_path / 'profile'}", "--dump-dom", frame.as_uri()]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert f"<title>true,{width},1300</title>" in done.stdout
+    assert f"<title>true,{width},1300</title>" in open_in_chromium(frame, tmp_path).dom
+
+
+@pytest.mark.slow
+def test_in_chromium_the_console_is_silent_and_no_request_leaves(tmp_path: Path) -> None:
+    write_report(tmp_path / "report.html", report())
+    opened = open_in_chromium(tmp_path / "report.html", tmp_path)
+    assert "<h2>Figures</h2>" in opened.dom
+    assert (opened.console, opened.requests) == ([], [])
+
+
+@pytest.mark.slow
+def test_a_page_that_errs_and_asks_would_be_seen(tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    page.write_text('<script>console.error("no")</script><img src="http://127.0.0.1:9/picture.png">')
+    opened = open_in_chromium(page, tmp_path)
+    assert len(opened.console) == 1
+    assert opened.requests == ["http://127.0.0.1:9/picture.png"]

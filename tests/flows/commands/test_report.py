@@ -64,6 +64,15 @@ def test_a_file_of_the_table_that_is_gone_is_one_line(table: Path) -> None:
     assert done.output.count("\n") == 1
 
 
+@pytest.mark.parametrize("arguments", [[], ["--json"], ["--format", "latex"], ["--format", "json"]])
+def test_a_damaged_table_is_one_line(table: Path, arguments: list[str]) -> None:
+    (table / "ap_table.json").write_text("{")
+    done = _pcd("report", *arguments)
+    assert done.exit_code == 2
+    assert done.output.count("\n") == 1
+    assert "damaged" in done.output
+
+
 def test_without_a_finished_benchmark_there_is_one_line(pcd_home: Path) -> None:
     done = _pcd("report", "nothing")
     assert done.exit_code == 2

@@ -44,7 +44,13 @@ def test_an_ap_figure_leads_back_to_teacher_data_and_seeds(record: RunRecord) ->
     teacher = stages["teacher"]
     assert teacher.folder is not None
     # It ran in a work folder, which is gone: the spec is where the stage lies.
-    assert teacher.command == ["python", "-m", "pcd.teachers.stage", str(Path(teacher.folder) / "spec.json")]
+    assert teacher.command == [
+        "python",
+        "-m",
+        "pcd.teachers.stage",
+        str(Path(teacher.folder) / "spec.json"),
+        "again-teacher",
+    ]
     assert teacher.environment["git_commit"] == "c0ffee"
 
 

@@ -1,0 +1,30 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from flows.run_record import latest_record
+from tests.flows.finished_smoke import finish_benchmark
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"name": "smoke"}', '{"name": '])
+def test_a_damaged_record_is_told_and_hides_no_other(
+    pcd_home: Path, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, record = finish_benchmark()
+    (pcd_home / "benchmarks" / "smoke-0000.json").write_text(content)
+    assert latest_record() == record
+    assert "smoke-0000.json is no record of a benchmark" in caplog.text
+
+
+def test_a_record_that_another_run_removes_just_now_is_none(pcd_home: Path) -> None:
+    _, record = finish_benchmark()
+    (pcd_home / "benchmarks" / "gone.json").symlink_to(pcd_home / "nothing.json")
+    assert latest_record() == record
+
+
+def test_what_another_version_wrote_besides_is_left_out(pcd_home: Path) -> None:
+    _, record = finish_benchmark()
+    path = next((pcd_home / "benchmarks").glob("*.json"))
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"weather": "fine"}))
+    assert latest_record() == record
