@@ -61,6 +61,7 @@ class Circumstances:
 
     images: Images
     is_shapes: bool
+    """Whether the benchmark's `data` is drawn."""
     ranks: int = 1
     keep_checkpoints: int = 1
     compile: bool = False
@@ -72,6 +73,10 @@ class Circumstances:
     def labelled_in(self, name: str | None) -> Images:
         """The images of a set by its name, or of the benchmark's `data`."""
         return self.of_sets.get(name, self.images) if name else self.images
+
+    def is_drawn(self, name: str | None) -> bool:
+        """Whether a set by its name, or the benchmark's `data`, has squares: each of the `sets` has photographs."""
+        return self.is_shapes and not name
 
 
 def circumstances(plan: Plan, *, on_gpu: bool) -> Circumstances:
@@ -179,18 +184,19 @@ def _watch(stage: Stage, at: Circumstances) -> Work:
 def _finetune(stage: Stage, at: Circumstances) -> Work:
     raw, student = stage.settings["finetune"], stage.settings["student"]
     settings = FinetuneSettings.model_validate(raw)
-    train_pixels = _pixels(sum(settings.train_sizes) / len(settings.train_sizes), settings.max_size, at)
-    test_pixels = _pixels(settings.test_size, settings.max_size, at)
+    images, is_drawn = at.labelled_in(settings.set), at.is_drawn(settings.set)
+    train_pixels = _pixels(sum(settings.train_sizes) / len(settings.train_sizes), settings.max_size, is_drawn)
+    test_pixels = _pixels(settings.test_size, settings.max_size, is_drawn)
     step = 3 * settings.batch * detector_gmacs(settings, student, train_pixels, training=True)
     if settings.freeze_backbone:  # forward alone; of C4's res5, which the gradient passes, this is too little
         step -= 2 * settings.batch * backbone_size(student).gmacs * train_pixels / 224**2
-    evaluation = at.labelled_in(raw.get("set")).val * detector_gmacs(settings, student, test_pixels, training=False)
+    evaluation = images.val * detector_gmacs(settings, student, test_pixels, training=False)
     evaluation += settings.precise_bn_iterations * step / 3  # forward alone
 
     at_once = max(1, settings.batch // (at.ranks))
     millions, size = detector_millions(settings, student), backbone_size(student)
     states = 3 if settings.optimizer == "adamw" else 2
-    largest = _pixels(max(settings.train_sizes), settings.max_size, at)
+    largest = _pixels(max(settings.train_sizes), settings.max_size, is_drawn)
     backbone = largest / 224**2 * size.activations * _KEPT * 4
     if settings.has_pyramid:
         pyramid = largest / 16 * 1.33 * settings.fpn_channels * 4 * 4 / _MB
@@ -202,14 +208,14 @@ def _finetune(stage: Stage, at: Circumstances) -> Work:
     masks = masks if settings.has_masks else 0.0
     base = CUDA_MB if at.on_gpu else _CPU_BASE_MB + 150  # Detectron2 is imported as well
     memory = base + millions * 4 * (states + 1) + at_once * (backbone + pyramid + rois + masks)
-    checkpoint, predictions = millions * 4 * states, at.images.val * settings.detections_per_image * 300 / _MB
+    checkpoint, predictions = millions * 4 * states, images.val * settings.detections_per_image * 300 / _MB
     disk = (at.keep_checkpoints + 1) * checkpoint + predictions
     names = (
         "architecture", "batch", "train_sizes", "max_size", "fpn_channels", "anchor_sizes", "proposals_before_nms",
         "proposals", "rois_per_image", "box_head", "box_head_width", "mask_head_convs", "mask_head_width",
         "roi_sampling_ratio", "freeze_backbone", "precision",
     )  # fmt: skip
-    like = {"student": student, "shapes": at.is_shapes, **{name: raw[name] for name in names}}
+    like = {"student": student, "shapes": is_drawn, **{name: raw[name] for name in names}}
     return Work(settings.iterations, step, evaluation, memory, disk, like)
 
 
@@ -250,6 +256,6 @@ def _probe(stage: Stage, at: Circumstances) -> Work:
     return Work(0, 0, gmacs, memory, 1 + 3 * channels * _CLASSES * 4 / _MB, like)
 
 
-def _pixels(shorter: float, longest: float, at: Circumstances) -> float:
+def _pixels(shorter: float, longest: float, is_drawn: bool) -> float:
     """Of an image with this shorter side: the shapes' are square, photographs taken as 4:3."""
-    return shorter * min(longest, shorter * (1 if at.is_shapes else 4 / 3))
+    return shorter * min(longest, shorter * (1 if is_drawn else 4 / 3))

@@ -13,6 +13,7 @@ from flows.planning.measurements import Measurement, read_measurements, write_me
 from flows.planning.plan import Plan, Stage, make_plan
 from flows.planning.stage_work import circumstances, work_of
 from flows.profiles import load_profile
+from tests.eval.datasets.conftest import write_voc
 
 
 @pytest.fixture
@@ -141,6 +142,46 @@ def test_a_stage_that_ran_is_remembered_so_that_the_next_plan_knows(plan: Plan, 
     remember(stage, work, describe_environment())
     estimate = _estimate(plan, "pretrain")
     assert (estimate.time_basis, estimate.step_seconds) == ("measured", 3.0)
+
+
+@pytest.fixture
+def beside(pcd_home: Path, tmp_path: Path) -> tuple[Plan, Stage]:
+    """A detector on a set of its own, of two images for evaluation, and drawn `data` with 150; and its stage."""
+    voc = tmp_path / "VOCdevkit"
+    for year, part, names in ((2007, "trainval", "ab"), (2012, "trainval", "c"), (2007, "test", "de")):
+        write_voc(voc, year, part, {name: [("dog", (1, 1, 20, 20), 0)] for name in names})
+    own = f"sets.own={json.dumps({'kind': 'voc', 'folder': str(voc)})}"
+    detectors = [
+        "protocols.first={architecture: faster_rcnn_fpn}",
+        "protocols.second={architecture: faster_rcnn_fpn, set: own}",
+    ]
+    plan = make_plan(load_profile("demo", ["runtime.device=cpu", own, *detectors]))
+    return plan, next(stage for stage in plan.stages if stage.id == "finetune:random.second.seed0")
+
+
+def test_a_detector_on_a_set_of_its_own_is_measured_beside_drawn_data(
+    beside: tuple[Plan, Stage], tmp_path: Path
+) -> None:
+    (plan, stage), work = beside, tmp_path / "work"
+    work.mkdir()
+    threads = hardware_here(plan.benchmark.runtime).units
+    (work / "data.json").write_text(json.dumps({"counts": {"pool": 0, "train": 3, "val": 2}}))
+    (work / "spec.json").write_text(json.dumps({"inputs": {"data": str(work)}, "runtime": {"threads": threads}}))
+    lines = [{"step": i, "total": 9, "time": 1000 + 3.0 * i} for i in range(1, 6)]
+    (work / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    remember(stage, work, describe_environment())
+    estimate = CostModel(plan).estimate(stage)
+    assert (estimate.time_basis, estimate.step_seconds) == ("measured", 3.0)
+
+
+def test_a_set_of_its_own_is_photographs_and_has_its_own_images_beside_drawn_data(beside: tuple[Plan, Stage]) -> None:
+    plan, stage = beside
+    drawn = next(stage for stage in plan.stages if stage.id == "finetune:random.first.seed0")
+    on_drawn, on_own = (work_of(one, circumstances(plan, on_gpu=False)) for one in (drawn, stage))
+    assert on_own.step_gmacs > 1.1 * on_drawn.step_gmacs
+    assert on_own.memory_mb > on_drawn.memory_mb
+    detections = stage.settings["finetune"]["detections_per_image"]
+    assert on_drawn.disk_mb - on_own.disk_mb == pytest.approx((150 - 2) * detections * 300 / 1e6)
 
 
 def test_what_cannot_be_remembered_hinders_nothing(plan: Plan, tmp_path: Path) -> None:
