@@ -42,12 +42,13 @@ def finetune(spec: Spec) -> dict[str, Any]:
     with process_group(spec.runtime["device"], found_result=spec.found_result) as device:
         _check_batch(settings)
         torch.manual_seed(seed)
-        student = build_student(spec.settings["student"])
+        name: str = spec.settings["student"]
+        student = build_student(name)
         if "backbone" in spec.inputs:
-            load_exactly(student, load_backbone(spec.inputs["backbone"] / "backbone.safetensors"))
+            load_exactly(student, load_backbone(spec.inputs["backbone"] / "backbone.safetensors", name))
 
         sync_norm = world_size() > 1 and device.type == "cuda"
-        cfg = build_config(settings, spec.settings["student"], len(data.categories), str(device), sync_norm)
+        cfg = build_config(settings, name, len(data.categories), str(device), sync_norm)
         detector = build_detector(cfg, settings)
         matched = d2_backbone.load_into_detector(detector, student.state_dict())
         first_image = json.loads(data.val.annotations.read_text())["images"][0]["file_name"]

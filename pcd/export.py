@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Final
 
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
@@ -13,7 +14,7 @@ from pcd.tensor_file import write_tensors
 
 __all__ = [
     "DETECTRON2_RESNETS", "export_backbone", "export_for_detectron2", "load_backbone", "load_exactly",
-    "to_detectron2_name",
+    "metadata_of", "to_detectron2_name",
 ]  # fmt: skip
 
 DETECTRON2_RESNETS: Final = {"resnet18": (18, 64), "resnet34": (34, 64), "resnet50": (50, 256)}
@@ -57,12 +58,21 @@ def export_for_detectron2(backbone: nn.Module, path: Path) -> None:
     temporary.replace(path)
 
 
-def load_backbone(path: Path) -> dict[str, Tensor]:
-    """Tensors by name. Raises PCDError if the file is missing or damaged."""
+def metadata_of(path: Path) -> dict[str, str]:
+    """What a safetensors file says of itself; of an export of ours, `student` and `objective`."""
+    with safe_open(path, framework="pt") as file:
+        return file.metadata() or {}
+
+
+def load_backbone(path: Path, student: str | None = None) -> dict[str, Tensor]:
+    """Tensors by name. Raises PCDError if the file is missing or damaged, or says that it is of another student."""
     try:
-        return load_file(path)
+        tensors, told = load_file(path), metadata_of(path).get("student")
     except Exception as error:  # safetensors raises its own type, and OSError
         raise PCDError(f"backbone file {path} cannot be read ({error}); run its pre-training again") from None
+    if student is not None and told not in (None, student):
+        raise PCDError(f"backbone file {path} is of the student {told}, not of {student}; run its pre-training again")
+    return tensors
 
 
 def load_exactly(backbone: nn.Module, tensors: dict[str, Tensor]) -> None:

@@ -56,12 +56,13 @@ def freeze(spec: Spec, device: torch.device) -> tuple[FrozenFeatures | None, dic
     settings = FeaturesSettings.model_validate(spec.settings["features"])
     data = read_data_set(spec.inputs["data"], spec.runtime.get("data_places"))
     train, val = data.labelled("train"), data.labelled("val")
+    name: str = spec.settings["student"]
     if "backbone" in spec.inputs:
-        backbone = build_student(spec.settings["student"])
-        load_exactly(backbone, load_backbone(spec.inputs["backbone"] / "backbone.safetensors"))
+        backbone = build_student(name)
+        load_exactly(backbone, load_backbone(spec.inputs["backbone"] / "backbone.safetensors", name))
     else:
         torch.manual_seed(spec.settings["seed"])  # the random arm's backbone is that of its detectors
-        backbone = build_student(spec.settings["student"])
+        backbone = build_student(name)
     tensors = backbone.state_dict()
     record: dict[str, Any] = {"backbone_tensors": len(tensors), "backbone_sha256": weights_sha256(tensors)}
     backbone.to(device).to(memory_format=torch.channels_last)

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from pcd.arms.weights import SUPERVISED_WEIGHTS
 from pcd.errors import PCDError
-from pcd.export import DETECTRON2_RESNETS, export_backbone, export_for_detectron2
+from pcd.export import DETECTRON2_RESNETS, export_backbone, export_for_detectron2, metadata_of
 from pcd.stage import Spec, Stopped, run_stage
 from pcd.students import build_student
 from pcd.teachers import TEACHERS
@@ -65,7 +65,7 @@ def _supervised(spec: Spec, student: str) -> tuple[dict[str, Tensor], dict[str, 
     if own is not None:
         sha256 = _sha256(Path(own))
         if weights is None or not is_known_file(weights, sha256, home):
-            return _read(Path(own)), {
+            return _read(Path(own), student), {
                 "source": own, "sha256": sha256, "hash_was_published": False,
                 "licence": "the user's own file", "noncommercial": None,
             }  # fmt: skip
@@ -82,8 +82,8 @@ def _supervised(spec: Spec, student: str) -> tuple[dict[str, Tensor], dict[str, 
     fetched = fetch_teacher(
         weights, home, file=Path(own) if own else None, mirror=Path(mirror) if mirror else None, progress=progress
     )
-    return _read(fetched.path), {
-        "source": fetched.source, "sha256": fetched.sha256, "hash_was_published": True,
+    return _read(fetched.path, student), {
+        "source": fetched.source, "sha256": fetched.sha256, "hash_was_published": fetched.was_published,
         "licence": weights.licence, "noncommercial": weights.noncommercial,
     }  # fmt: skip
 
@@ -96,17 +96,20 @@ def _sha256(path: Path) -> str:
         raise PCDError(f"supervised_file {path} cannot be read ({error.strerror}); give a file of weights") from None
 
 
-def _read(path: Path) -> dict[str, Tensor]:
-    """Tensors by name, in safe mode. Raises PCDError on anything else."""
+def _read(path: Path, student: str) -> dict[str, Tensor]:
+    """Tensors by name, in safe mode. Raises PCDError on anything else, and on an export of another arm or student."""
+    told: dict[str, str] = {}
     try:
-        raw = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        if path.suffix == ".safetensors":
+            raw, told = load_file(path), metadata_of(path)
+        else:
+            raw = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, SafetensorError, EOFError, OSError, RuntimeError, ValueError, KeyError) as error:
         first = " ".join(str(error).split())[:160] or type(error).__name__
         raise PCDError(f"{path} is no file of weights, or damaged ({first}); give torchvision's or your own") from None
+    for name, wanted in (("objective", "supervised"), ("student", student)):
+        if told.get(name, wanted) != wanted:
+            raise PCDError(f"{path} says that its {name} is {told[name]}, not {wanted}; give torchvision's or your own")
     if not isinstance(raw, Mapping) or not raw or not all(isinstance(tensor, Tensor) for tensor in raw.values()):
         raise PCDError(f"{path} does not hold tensors by name alone; save the network's state_dict by itself")
     return dict(raw)

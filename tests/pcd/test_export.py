@@ -66,6 +66,13 @@ def test_missing_file_is_the_users_error(tmp_path: Path) -> None:
         load_backbone(tmp_path / "b.safetensors")
 
 
+def test_a_file_that_says_it_is_of_another_student_is_refused(tmp_path: Path) -> None:
+    export_backbone(_network(), tmp_path / "b.safetensors", {"student": "resnet18"})
+    assert load_backbone(tmp_path / "b.safetensors", "resnet18")
+    with pytest.raises(PCDError, match=r"\A[^\n]*is of the student resnet18, not of timm:resnet18; [^\n]*\Z"):
+        load_backbone(tmp_path / "b.safetensors", "timm:resnet18")
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs"),
     [

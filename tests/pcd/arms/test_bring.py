@@ -12,7 +12,7 @@ from torch import Tensor
 from pcd.arms import weights
 from pcd.arms.bring import bring_backbone
 from pcd.errors import PCDError
-from pcd.export import load_backbone
+from pcd.export import export_backbone, load_backbone
 from pcd.stage import Spec
 from pcd.students import build_student
 from pcd.teachers import TEACHERS, load_teacher
@@ -58,14 +58,17 @@ def test_the_backbone_says_whose_it_is(bring: Callable[..., Any]) -> None:
     assert (told["student"], told["objective"]) == (STUDENT, "supervised")
 
 
-def test_a_file_that_is_the_published_one_passes_for_it(
-    bring: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, classifier: Tensors
-) -> None:
+@pytest.mark.parametrize(("digits", "was_published"), [(8, False), (64, True)])
+def test_a_file_that_is_the_published_one_passes_for_it_and_its_hash_only_if_all_of_it_is_published(
+    bring: Callable[..., Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, classifier: Tensors, digits: int,
+    was_published: bool,
+) -> None:  # fmt: skip
     torch.save(classifier, tmp_path / "own.pth")
     sha256 = hashlib.sha256((tmp_path / "own.pth").read_bytes()).hexdigest()
-    published = replace(weights.SUPERVISED_WEIGHTS[STUDENT], published_hash=PublishedHash("sha256", sha256[:8]))
+    published = replace(weights.SUPERVISED_WEIGHTS[STUDENT], published_hash=PublishedHash("sha256", sha256[:digits]))
     monkeypatch.setitem(weights.SUPERVISED_WEIGHTS, STUDENT, published)  # type: ignore[arg-type]
-    assert bring()[1]["hash_was_published"]
+    result = bring()[1]
+    assert (result["licence"], result["hash_was_published"]) == ("BSD-3-Clause", was_published)
 
 
 def test_a_mirrors_file_of_another_hash_is_refused(
@@ -75,8 +78,9 @@ def test_a_mirrors_file_of_another_hash_is_refused(
     spec = make_spec(
         {"arm": "supervised", "student": STUDENT}, home=str(tmp_path / "home"), teacher_mirror=str(tmp_path)
     )
-    with pytest.raises(PCDError, match="where sha256 5666bf0f80… was published"):
+    with pytest.raises(PCDError, match="where sha256 5666bf0f80… was published") as caught:
         bring_backbone(spec)
+    assert "teacher" not in str(caught.value)
 
 
 def test_counters_that_old_files_lack_are_not_missed(bring: Callable[..., Any], classifier: Tensors) -> None:
@@ -105,6 +109,28 @@ def test_what_does_not_fit_is_the_users_error_in_one_line(
     with pytest.raises(PCDError, match=told) as caught:
         bring(spoil(classifier))
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("told", "refused"),
+    [
+        ({"student": STUDENT, "objective": "pcd"}, "its objective is pcd, not supervised"),
+        ({"student": "shufflenet_v2_x0_5", "objective": "supervised"}, f"its student is .*_x0_5, not {STUDENT}"),
+        ({"student": STUDENT, "objective": "supervised"}, None),
+        ({}, None),
+    ],
+)
+def test_an_export_of_another_arm_or_student_is_no_supervised_one(
+    make_spec: Callable[..., Spec], tmp_path: Path, told: dict[str, str], refused: str | None
+) -> None:
+    own = tmp_path / "own.safetensors"
+    export_backbone(build_student(STUDENT), own, told)
+    spec = make_spec({"arm": "supervised", "student": STUDENT}, home=str(tmp_path), supervised_file=str(own))
+    if refused is None:
+        assert bring_backbone(spec)["matched_tensors"]
+        return
+    with pytest.raises(PCDError, match=rf"\A[^\n]*own.safetensors says that {refused}[^\n]*\Z"):
+        bring_backbone(spec)
 
 
 def test_a_student_without_published_weights_needs_an_own_file(make_spec: Callable[..., Spec], tmp_path: Path) -> None:
