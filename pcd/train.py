@@ -8,8 +8,6 @@ card, pictures of its receptive field and of what it shares with the teacher, an
 import json
 import sys
 import time
-from contextlib import AbstractContextManager, nullcontext
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +16,7 @@ from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import DataLoader
 
-from pcd.distributed import any_rank, gather, gather_objects, mean_over_ranks, process_group, rank, world_size
+from pcd.distributed import any_rank, gather_objects, mean_over_ranks, process_group, rank, world_size
 from pcd.errors import PCDError
 from pcd.export import DETECTRON2_RESNETS, export_backbone, export_for_detectron2
 from pcd.finite_guard import StepGuard
@@ -30,6 +28,7 @@ from pcd.model_card import write_model_card
 from pcd.networks import build_pair, hasten
 from pcd.objective import Objective, load_objective
 from pcd.optim import build_optimizer, set_learning_rate
+from pcd.pace import Pace
 from pcd.precision import autocast_type
 from pcd.queue import filling_warning
 from pcd.receptive_field import probe_images, write_receptive_field
@@ -42,8 +41,8 @@ from pcd.step_plan import StepPlan, plan_steps
 from pcd.students import Student
 from pcd.sync_norm import synchronise_norms
 from pcd.teachers import TEACHERS, Teacher
-from pcd.training_loss import training_loss, views_of
 from pcd.training_state import TrainingState
+from pcd.training_step import StepMaker
 from pcd.unreadable import UnreadableImages
 
 __all__ = ["pretrain", "replicate"]
@@ -52,34 +51,23 @@ __all__ = ["pretrain", "replicate"]
 def pretrain(spec: Spec) -> dict[str, Any]:
     """The whole run in the order of time: build, check, resume, step, save, export."""
     settings = PretrainSettings.model_validate(spec.settings["pretrain"])
-    seed: int = spec.settings["seed"]
     torch.set_num_threads(spec.runtime["threads"])
     with process_group(spec.runtime["device"], found_result=spec.found_result) as device:
         source = open_pool(spec.inputs["data"], spec.runtime.get("data_places"))
         plan = plan_steps(settings, len(source), world_size())
-        teacher, student = build_pair(spec.inputs["teacher"], spec.settings["teacher"], settings, seed)
         half = autocast_type(settings.precision, device)
-        hasten(teacher, half)
-        if world_size() > 1:
-            synchronise_norms(student, device)
-        entry = TEACHERS[spec.settings["teacher"]]
-        objective = load_objective(settings.objective)(settings, entry, student, seed, plan.total)
-        for network in (student, teacher, objective):
-            network.to(device).to(memory_format=torch.channels_last)
-        optimizer = build_optimizer(student, settings.optimizer)
-        scaler = torch.amp.GradScaler(device.type, enabled=half is torch.float16)
-        state = TrainingState(student, objective, optimizer, scaler)
+        teacher, state = _build(spec, settings, plan.total, half, device)
+        student, objective = state.student, state.objective
+
         first, notes = state.resume(spec)
         _check_that_ranks_agree(spec, len(source), first)
-        if notes.setdefault("precision", str(half)) != str(half):
-            raise PCDError(
-                f"the checkpoint was computed in {notes['precision']}, and this machine would go on in {half}; "
-                "resume it where it began, or start anew with pretrain.precision set"
-            )
+        _check_precision(notes, half)
         if spec.runtime["compile"]:
             student.compile()
-        replica = replicate(student)
         guard = StepGuard(spec, state, half)
+        maker = StepMaker(
+            state=state, replica=replicate(student), teacher=teacher, guard=guard, half=half, device=device
+        )
         unreadable = UnreadableImages(spec.runtime["max_unreadable_share"], source)
         unreadable.met |= set(notes.pop("unreadable", ()))
         unreadable.seen = first * settings.global_batch
@@ -89,62 +77,35 @@ def pretrain(spec: Spec) -> dict[str, Any]:
         print(f"the loss runs by {backend.backend} ({backend.reason})")
         warning = filling_warning(objective, settings.global_batch, plan.total)
 
-        clock = time.monotonic
-        saved_at = logged_at = clock()
-        waited, logged = 0.0, first
+        saved_at, pace = time.monotonic(), Pace(first)
         student.train()
-        batches = iterate(_loader(spec, settings, source, plan, seed, first))
+        batches = iterate(_loader(spec, settings, source, plan, first))
         for step in range(first, plan.total):
-            asked_at = clock()
-            parts = list(islice(batches, settings.accumulation))
-            waited += clock() - asked_at
+            parts = pace.wait_for(batches, settings.accumulation)
             if step == 0:
                 notes["first_samples_sha256"] = first_samples_hash(parts[0])
             for part in parts:
                 unreadable.note(part.unreadable)
-
             learning_rate = cosine_with_warmup(step, plan.total, plan.warmup, plan.peak_learning_rate)
-            set_learning_rate(optimizer, learning_rate)
-            optimizer.zero_grad(set_to_none=True)
-            loss, remembered = torch.zeros((), device=device), []
-            for part in parts:
-                views = views_of(part, device)
-                with _ranks_meet(replica, part is parts[-1]):
-                    with torch.autocast(device.type, half, enabled=half is not None):
-                        part_loss, vectors = training_loss(replica, teacher, objective, *views)
-                    scaler.scale(part_loss / len(parts)).backward()
-                loss += part_loss.detach() / len(parts)
-                remembered.append([gather(part_vectors) for part_vectors in vectors])  # as the global batch is ordered
-            scaler.unscale_(optimizer)
-            gradient_norm = guard.check(step, loss, parts)
-            scaler.step(optimizer)
-            scaler.update()
-            objective.after_step(student, tuple(torch.cat(of_parts) for of_parts in zip(*remembered, strict=True)))
+            set_learning_rate(state.optimizer, learning_rate)
+            loss, gradient_norm = maker.take(step, parts)
 
             done = step + 1
             is_watched = done % monitor_every == 0
             if done % spec.runtime["log_every"] == 0 or done == plan.total or is_watched:
-                seconds = clock() - logged_at
-                figures = {
-                    "loss": mean_over_ranks(loss).item(),
-                    "learning_rate": learning_rate,
-                    "gradient_norm": gradient_norm,
-                    "images_per_second": (done - logged) * settings.global_batch / seconds,
-                    "waiting_for_data": waited / seconds,
-                }
+                of_pace = pace.figures(done, settings.global_batch)
+                figures = {"loss": mean_over_ranks(loss).item(), "learning_rate": learning_rate}
+                figures |= {"gradient_norm": gradient_norm, **of_pace}
                 if monitor and is_watched:
                     figures |= _watch(monitor, student, device)
                 spec.metrics.log(done, plan.total, figures)
-                logged_at, waited, logged = clock(), 0.0, done
+                pace.restart(done)
             if spec.runtime["snapshot_epochs"] and spec.is_first_rank and done % snapshot_every == 0:
                 write_snapshot(student.backbone, spec.out, done / plan.per_epoch, {"student": settings.student})
-            is_due = clock() - saved_at > spec.runtime["checkpoint_seconds"] or (
-                spec.runtime["checkpoint_steps"] and done % spec.runtime["checkpoint_steps"] == 0
-            )
-            stop, save = any_rank([spec.stop_requested, bool(is_due)], device)
+            stop, save = any_rank([spec.stop_requested, _is_due(spec, done, saved_at)], device)
             if (stop or save) and done < plan.total:
                 state.save(spec, done, notes | {"unreadable": unreadable.on_all_ranks()})
-                saved_at = clock()
+                saved_at = time.monotonic()
                 if stop:
                     raise Stopped
         damaged = unreadable.on_all_ranks()
@@ -153,6 +114,7 @@ def pretrain(spec: Spec) -> dict[str, Any]:
         )  # so that a fault of what follows costs no training
         if spec.is_first_rank:
             _export(spec, settings, student, teacher, objective, source, half)
+    entry = TEACHERS[spec.settings["teacher"]]
     return notes | {
         "steps": plan.total,
         "images": len(source),
@@ -167,6 +129,23 @@ def pretrain(spec: Spec) -> dict[str, Any]:
     }
 
 
+def _build(
+    spec: Spec, settings: PretrainSettings, steps: int, half: torch.dtype | None, device: torch.device
+) -> tuple[Teacher, TrainingState]:
+    """Everything on the device, as it is before the first of so many steps."""
+    named, seed = spec.settings["teacher"], spec.settings["seed"]
+    teacher, student = build_pair(spec.inputs["teacher"], named, settings, seed)
+    hasten(teacher, half)
+    if world_size() > 1:
+        synchronise_norms(student, device)
+    objective = load_objective(settings.objective)(settings, TEACHERS[named], student, seed, steps)
+    for network in (student, teacher, objective):
+        network.to(device).to(memory_format=torch.channels_last)
+    optimizer = build_optimizer(student, settings.optimizer)
+    scaler = torch.amp.GradScaler(device.type, enabled=half is torch.float16)
+    return teacher, TrainingState(student, objective, optimizer, scaler)
+
+
 def _check_that_ranks_agree(spec: Spec, images: int, first: int) -> None:
     """A rank that sees another pool, or reads another checkpoint, would meet other images or wait for ever."""
     known = json.loads((spec.inputs["data"] / "data.json").read_text()).get("counts", {}).get("pool", images)
@@ -174,6 +153,15 @@ def _check_that_ranks_agree(spec: Spec, images: int, first: int) -> None:
         raise PCDError(f"the pool has {images} images now and had {known} when the data stage saw it; restore it")
     if len(seen := set(gather_objects((images, first)))) > 1:
         raise PCDError(f"the ranks see different pools or checkpoints (images, first step: {sorted(seen)}); try again")
+
+
+def _check_precision(notes: dict[str, Any], half: torch.dtype | None) -> None:
+    """Note what a run is computed in when it begins, and refuse to go on in something else."""
+    if notes.setdefault("precision", str(half)) != str(half):
+        raise PCDError(
+            f"the checkpoint was computed in {notes['precision']}, and this machine would go on in {half}; "
+            "resume it where it began, or start anew with pretrain.precision set"
+        )
 
 
 def replicate(student: Student) -> nn.Module:
@@ -184,14 +172,10 @@ def replicate(student: Student) -> nn.Module:
     return DistributedDataParallel(student, forward_sync_buffers=False)
 
 
-def _ranks_meet(replica: nn.Module, now: bool) -> AbstractContextManager[None]:
-    """Gradients are summed over the ranks once a step, in the backward pass of its last part."""
-    return replica.no_sync() if isinstance(replica, DistributedDataParallel) and not now else nullcontext()
-
-
 def _loader(
-    spec: Spec, settings: PretrainSettings, source: ImageSource, plan: StepPlan, seed: int, first: int
+    spec: Spec, settings: PretrainSettings, source: ImageSource, plan: StepPlan, first: int
 ) -> DataLoader[TwoViewBatch]:
+    seed: int = spec.settings["seed"]
     batches = EpochBatches(
         source, settings.global_batch, seed, first, plan.total, rank(), world_size(), settings.accumulation
     )
@@ -204,6 +188,13 @@ def _loader(
         pin_memory=torch.cuda.is_available(),
         generator=torch.Generator(),  # the loader draws a seed for its workers: not from the run's random state
     )
+
+
+def _is_due(spec: Spec, done: int, saved_at: float) -> bool:
+    """Whether a checkpoint is: by the time since the last one, or by the number of steps."""
+    every: int = spec.runtime["checkpoint_steps"]
+    is_late = time.monotonic() - saved_at > spec.runtime["checkpoint_seconds"]
+    return is_late or (every > 0 and done % every == 0)
 
 
 def _monitor(spec: Spec, settings: PretrainSettings, plan: StepPlan) -> tuple[KnnMonitor | None, int]:
