@@ -13,7 +13,7 @@ from filelock import FileLock
 from pcd.errors import PCDError
 from pcd.teachers.download import Progress, download
 from pcd.teachers.entry import PublishedFile
-from pcd.teachers.pins import Identity, identify, pin
+from pcd.teachers.pins import Identity, called, identify, pin, way_to_bring
 from pcd.teachers.registry import TEACHERS
 
 __all__ = ["MIRROR_VARIABLE", "Fetched", "fetch_teacher", "kept_file"]
@@ -69,15 +69,15 @@ def fetch_teacher(
         local = lies_here or file or _in_mirror(entry, mirror)
         if local is None and entry.url is None:
             raise PCDError(
-                f"nobody serves teacher {entry.name} at an address: get {entry.obtain}, then run `pcd teachers fetch "
-                f"{entry.name} --file FILE`"
+                f"nobody serves {called(entry)} at an address: get {entry.obtain}, then "
+                f"{way_to_bring(entry, '--file FILE')}"
             )
         if local is None:
             kept.parent.mkdir(exist_ok=True)
             known = _download(entry, kept, home, accept_change, progress, check)
         else:
             if not local.is_file():
-                raise PCDError(f"teacher {entry.name}: {local} does not exist; give the publisher's file")
+                raise PCDError(f"{called(entry)}: {local} does not exist; give the publisher's file")
             known = identify(entry, local, home, accept_change=accept_change)
             check(local, known.sha256)
             if local != lies_here:

@@ -9,9 +9,12 @@ from typing import Any, Final, Literal
 
 from pcd.errors import PCDError
 from pcd.stage import write_json
-from pcd.teachers.entry import PublishedFile
+from pcd.teachers.entry import PublishedFile, TeacherEntry
 
-__all__ = ["LOCK_FILE", "Identity", "identify", "is_known_file", "pin", "read_pins", "replaced_hash"]
+__all__ = [
+    "LOCK_FILE", "Identity",
+    "called", "identify", "is_known_file", "pin", "read_pins", "replaced_hash", "way_to_bring",
+]  # fmt: skip
 
 LOCK_FILE: Final = "teachers.lock.json"
 """In PCD_HOME: teacher to {sha256, bytes, source, date, replaces}."""
@@ -53,7 +56,7 @@ def identify(
     if published and not hashes[published.algorithm].startswith(published.hex_prefix):
         raise PCDError(
             f"{source} has {published.algorithm} {hashes[published.algorithm]} where {published} was published: the "
-            f"file is damaged or another one and was not kept; teacher {entry.name} needs the publisher's own"
+            f"file is damaged or another one and was not kept; {called(entry)} must be the publisher's own"
         )
     if published and published.algorithm == "sha256" and published.is_whole:
         return Identity(sha256, "published", as_reported)
@@ -64,9 +67,21 @@ def identify(
         raise PCDError(
             f"{source} has SHA-256 {sha256} where {pinned['sha256']} was pinned on {pinned['date']} from "
             f"{pinned['source']}: the publisher changed the file, or it is damaged, and it was not kept; to accept it, "
-            f"run `pcd teachers fetch {entry.name} --accept-change`"
+            f"{way_to_bring(entry, '--accept-change')}"
         )
     return Identity(sha256, "pinned", as_reported)
+
+
+def called(entry: PublishedFile) -> str:
+    """As messages name it: the weights of the arm supervised are no teacher."""
+    return f"teacher {entry.name}" if isinstance(entry, TeacherEntry) else f"the weights {entry.name}"
+
+
+def way_to_bring(entry: PublishedFile, option: str) -> str:
+    """What a user does to have another file taken than the one that would be fetched."""
+    if isinstance(entry, TeacherEntry):
+        return f"run `pcd teachers fetch {entry.name} {option}`"
+    return "set supervised_file to it"
 
 
 def _hash(path: Path, algorithm: str) -> str:

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 
+from pcd.arms.weights import SUPERVISED_WEIGHTS
 from pcd.errors import PCDError
 from pcd.layouts import HeadLayout, ResNetLayout
 from pcd.teachers import TEACHERS
-from pcd.teachers.entry import PublishedHash, TeacherEntry
+from pcd.teachers.entry import PublishedFile, PublishedHash, TeacherEntry
 from pcd.teachers.fetch import Fetched, fetch_teacher, kept_file
 from pcd.teachers.pins import LOCK_FILE, identify, pin, read_pins, replaced_hash
 from tests.pcd.teachers.conftest import CONTENT, Publisher
@@ -56,7 +57,7 @@ def local(tmp_path: Path) -> Path:
     return path
 
 
-def _refusal(entry: TeacherEntry, home: Path, **keywords: Any) -> str:
+def _refusal(entry: PublishedFile, home: Path, **keywords: Any) -> str:
     """What a user reads; and nothing is kept or pinned then."""
     pins = read_pins(home)
     with pytest.raises(PCDError) as caught:
@@ -273,6 +274,24 @@ def test_changed_file_is_taken_when_the_user_accepts_it(publisher: Publisher, ho
     assert (fetched.sha256, fetched.path.read_bytes()) == (OTHER_SHA256, OTHER)
     assert read_pins(home)["tiny"]["replaces"] == [SHA256]
     assert fetch_teacher(_entry(publisher.address), home).sha256 == OTHER_SHA256
+
+
+def test_what_an_arm_begins_with_is_called_no_teacher_and_brought_otherwise(
+    local: Path, home: Path, tmp_path: Path
+) -> None:
+    arm = replace(SUPERVISED_WEIGHTS["resnet18"], published_hash=None)
+    fetch_teacher(arm, home, file=local)
+    local.unlink()  # what was kept may be the same file
+    local.write_bytes(OTHER)
+    messages = [
+        _refusal(arm, home, file=local),
+        _refusal(arm, home, file=tmp_path / "none"),
+        _refusal(replace(SUPERVISED_WEIGHTS["resnet34"], url=None, obtain="it from a friend"), home),
+    ]
+    assert messages[0].endswith("it was not kept; to accept it, set supervised_file to it")
+    assert messages[1].startswith("the weights supervised_resnet18: ")
+    assert messages[2].startswith("nobody serves the weights supervised_resnet34 at an address: ")
+    assert messages[2].endswith("get it from a friend, then set supervised_file to it")
 
 
 def test_accepting_a_change_does_not_overrule_the_publisher(publisher: Publisher, home: Path) -> None:
