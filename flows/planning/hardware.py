@@ -38,8 +38,8 @@ def hardware_here(runtime: Runtime, *, distributed: bool = True, on_device: bool
     """
     ranks = runtime.processes * runtime.nodes if distributed else 1
     if (distributed or on_device) and runtime.device != "cpu":
-        if _has_driver() and visible_gpus(list_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES")):
-            return Hardware(_class(ranks, _gpu_model(), 0, ""), is_gpu=True, units=ranks, is_here=True)
+        if _has_driver() and (gpus := visible_gpus(list_gpus(), os.environ.get("CUDA_VISIBLE_DEVICES"))):
+            return Hardware(_class(ranks, _gpu_model(gpus[0][0]), 0, ""), is_gpu=True, units=ranks, is_here=True)
         if runtime.device == "cuda":
             return Hardware(f"{ranks} GPUs, not on this machine", is_gpu=True, units=ranks, is_here=False)
     threads = _threads(runtime, runtime.processes if distributed else 1)
@@ -54,9 +54,8 @@ def _threads(runtime: Runtime, processes: int) -> int:
 
 def hardware_of(environment: Mapping[str, Any], devices: tuple[str, ...], threads: int) -> str:
     """The class of a stage that ran: `devices` as it leased them, `threads` as its spec had them."""
-    gpus = [gpu.partition(",")[0].strip() for gpu in environment.get("gpus") or ()]
-    count = sum(not name.startswith("cpu") for name in devices)
-    return _class(count if gpus else 0, gpus[0] if gpus else "", threads, str(environment.get("processor")))
+    gpus = [name for name in devices if not name.startswith("cpu")]
+    return _class(len(gpus), _gpu_model(gpus[0]) if gpus else "", threads, str(environment.get("processor")))
 
 
 def _has_driver() -> bool:
@@ -68,11 +67,17 @@ def _has_driver() -> bool:
     return True
 
 
-def _gpu_model() -> str:
+def _gpu_model(name: str) -> str:
+    """Of the GPU, or part of one, with this unique name: a machine may have several models."""
     import pynvml
 
     try:
         pynvml.nvmlInit()
-        return str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByIndex(0)))
     except pynvml.NVMLError:
         return "GPU"
+    try:
+        return str(pynvml.nvmlDeviceGetName(pynvml.nvmlDeviceGetHandleByUUID(name)))
+    except pynvml.NVMLError:
+        return "GPU"
+    finally:
+        pynvml.nvmlShutdown()

@@ -63,16 +63,20 @@ def sample_load(disk: Path) -> dict[str, float]:
 
 
 def _gpu_load() -> dict[str, float]:
-    load: dict[str, Any] = {}
     try:
         pynvml.nvmlInit()
-        for number in range(pynvml.nvmlDeviceGetCount()):
+        count = pynvml.nvmlDeviceGetCount()
+    except pynvml.NVMLError:  # no driver
+        return {}
+    load: dict[str, Any] = {}
+    for number in range(count):
+        try:
             gpu = pynvml.nvmlDeviceGetHandleByIndex(number)
             used = pynvml.nvmlDeviceGetMemoryInfo(gpu).used
-            load[f"system/gpu_{number}_utilization_percentage"] = pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu
             load[f"system/gpu_{number}_memory_usage_megabytes"] = round(int(used) / _MB)
-    except pynvml.NVMLError:  # no driver, or a card that does not tell
-        pass
+            load[f"system/gpu_{number}_utilization_percentage"] = pynvml.nvmlDeviceGetUtilizationRates(gpu).gpu
+        except pynvml.NVMLError:  # a card that does not tell, as a partitioned one of its utilisation
+            continue
     return load
 
 

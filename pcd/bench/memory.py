@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import psutil
 import torch
 
 from pcd.bench.harness import Row, Work
@@ -41,13 +42,9 @@ def peak_extra_memory(prepare: Callable[..., Work], arguments: dict[str, Any]) -
     return int(done.stdout)
 
 
-def available_memory() -> int | None:
-    """Bytes that can be taken without swapping, where the system says."""
-    description = Path("/proc/meminfo")
-    if not description.exists():
-        return None
-    fields = dict(line.split(":") for line in description.read_text().splitlines())
-    return int(fields["MemAvailable"].split()[0]) * 1024
+def available_memory() -> int:
+    """Bytes that can be taken without swapping."""
+    return int(psutil.virtual_memory().available)
 
 
 def _measure(prepare: Callable[..., Work], arguments: dict[str, Any]) -> int:

@@ -22,6 +22,4 @@ def test_plain_formula_holds_its_logits_several_times_and_ours_never() -> None:
 
 def test_available_memory_is_part_of_the_machines() -> None:
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    available = available_memory()
-    assert available is not None
-    assert 0 < available < total
+    assert 0 < available_memory() < total
