@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from eval.metric_names import ABSENT, HEADLINES, TASK_LABELS
 
-__all__ = ["NAMES", "Stacked", "stacked_arms", "stacked_cells", "without_repeats"]
+__all__ = ["NAMES", "Stacked", "stacked_arms", "stacked_cells", "without", "without_repeats"]
 
 Stacked = tuple[tuple[str, ...], list[tuple[str, ...]]]
 """Columns, and rows of as many texts."""
@@ -23,7 +23,7 @@ _ACCURACIES: Final = {metric: label for metric, label in HEADLINES.items() if "/
 def stacked_arms(record: Mapping[str, Any]) -> Stacked:
     """Arm, protocol, n, figure, AP, its interval over images, Δ to the baselines, and the rest of COCO's figures.
 
-    Columns in which no arm has a figure are left out, and so is the protocol where there is one alone.
+    Columns in which no arm has a figure are left out.
     """
     baselines: Sequence[str] = record.get("baselines") or [record.get("baseline", "")]  # of before there were several
     differences = [f"Δ {baseline}" for baseline in baselines if baseline]
@@ -43,8 +43,7 @@ def stacked_arms(record: Mapping[str, Any]) -> Stacked:
             figures = {"AP": arm.get(label, ABSENT)} | {d: arm.get(f"{label} {d}", ABSENT) for d in differences}
             lines.append((label, figures))
         rows += _lines([str(arm[name]) for name in ("arm", "protocol", "n")], lines, columns)
-    stacked = _without_empty(("arm", "protocol", "n", "figure", *columns), rows)
-    return stacked if len({row[1] for row in stacked[1]}) > 1 else _without(stacked, "protocol")
+    return _without_empty(("arm", "protocol", "n", "figure", *columns), rows)
 
 
 def stacked_cells(record: Mapping[str, Any]) -> Stacked:
@@ -84,10 +83,11 @@ def _without_empty(columns: tuple[str, ...], rows: list[tuple[str, ...]]) -> Sta
     empty = [
         name for i, name in enumerate(columns) if name not in (*NAMES, "AP") and all(row[i] == ABSENT for row in rows)
     ]
-    return _without((columns, rows), *empty)
+    return without((columns, rows), *empty)
 
 
-def _without(stacked: Stacked, *names: str) -> Stacked:
+def without(stacked: Stacked, *names: str) -> Stacked:
+    """All but these columns."""
     columns, rows = stacked
     kept = [i for i, name in enumerate(columns) if name not in names]
     return tuple(columns[i] for i in kept), [tuple(row[i] for i in kept) for row in rows]

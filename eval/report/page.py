@@ -3,6 +3,7 @@
 import base64
 import struct
 from pathlib import Path
+from typing import Final
 
 import jinja2
 
@@ -12,11 +13,18 @@ from pcd.stage import write_text
 __all__ = ["render_report", "write_report"]
 
 
+_WORDS: Final = frozenset(
+    ("figure", "against", "protocol", "of", "student", "beside", "initialisation", "recipe", "source")
+)
+"""Columns of tables of figures in which words stand."""
+
+
 def render_report(content: Report) -> str:
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=jinja2.StrictUndefined,
         trim_blocks=True, lstrip_blocks=True, keep_trailing_newline=True,
     )  # fmt: skip
+    environment.globals["WORDS"] = _WORDS
     environment.filters |= {"data_uri": _data_uri, "png_size": _png_size}
     numbered: dict[str, str] = {}  # a stage that several cells share is told once: its key to its first cell
     for cell in content.cells:

@@ -1,17 +1,21 @@
 """The tables of a report, from the ap_table.json of its benchmark; without pandas, whose import takes a second."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
 from eval.metric_names import ABSENT, HEADLINES
 from eval.report.content import Table
-from eval.stacked import Stacked, stacked_arms, stacked_cells
+from eval.stacked import Stacked, stacked_arms, stacked_cells, without
 
 __all__ = ["ap_text", "report_tables"]
 
 
+_STAND_BY_ARM: Final = ("Intervals over images",)
+"""Tables of which each row is a column of the first one."""
+
+
 def report_tables(record: Mapping[str, Any]) -> list[Table]:
-    """By arm, by cell, and what else the benchmark has: the parts that `record` lacks are left out."""
+    """By arm, what else the benchmark has, and by cell: the parts that `record` lacks are left out."""
     bases = " and ".join(record.get("baselines") or [record.get("baseline", "the baseline")])
     protocols = list(dict.fromkeys(str(arm["protocol"]) for arm in record.get("printed", ())))
     by = f", by {protocols[0]}" if len(protocols) == 1 else ""
@@ -19,14 +23,15 @@ def report_tables(record: Mapping[str, Any]) -> list[Table]:
         "By arm",
         f"Per cent{by}: mean ± standard deviation over n seeds; * the best, ~ not told from it (see the notes); Δ is "
         f"the difference to {bases}.",
-        stacked_arms(record),
+        without(stacked_arms(record), *(["protocol"] if by else [])),
     )
-    cells = _table("By cell", "Per cent; a dash where there is no figure.", stacked_cells(record))
     further = [
         _table(title, "Per cent, with the ends of each interval.", _as_stacked(rows))
         for title, rows in record.get("further", {}).items()
+        if title not in _STAND_BY_ARM
     ]
-    return [table for table in (arms, cells, *further) if table.rows]
+    cells = _table("By cell", "Per cent; a dash where there is no figure.", stacked_cells(record))
+    return [table for table in (arms, *further, cells) if table.rows]
 
 
 def ap_text(figures: Mapping[str, Any]) -> str:

@@ -12,31 +12,36 @@ RECORD: dict[str, Any] = {
 
 def test_mask_stands_below_box_and_what_nobody_has_is_left_out() -> None:
     columns, rows = stacked_arms(RECORD)
-    assert columns == ("arm", "n", "figure", "AP", "over images", "Δ random")
+    assert columns == ("arm", "protocol", "n", "figure", "AP", "over images", "Δ random")
     assert rows == [
-        ("pcd", "3", "box", "25.2 ± 1.8 *", "20.0 to 30.0", "+0.8"),
-        ("pcd", "3", "mask", "20.1", "–", "–"),
-        ("random", "3", "box", "25.2 ± 1.8 *", "–", "–"),
-        ("random", "3", "mask", "20.1", "–", "–"),
+        ("pcd", "fpn", "3", "box", "25.2 ± 1.8 *", "20.0 to 30.0", "+0.8"),
+        ("pcd", "fpn", "3", "mask", "20.1", "–", "–"),
+        ("random", "fpn", "3", "box", "25.2 ± 1.8 *", "–", "–"),
+        ("random", "fpn", "3", "mask", "20.1", "–", "–"),
     ]
 
 
 def test_names_are_blank_where_they_repeat() -> None:
-    assert [row[:3] for row in without_repeats(stacked_arms(RECORD))] == [
-        ("pcd", "3", "box"), ("", "", "mask"), ("random", "3", "box"), ("", "", "mask"),
+    assert [row[:4] for row in without_repeats(stacked_arms(RECORD))] == [
+        ("pcd", "fpn", "3", "box"), ("", "", "", "mask"), ("random", "fpn", "3", "box"), ("", "", "", "mask"),
     ]  # fmt: skip
 
 
-def test_an_accuracy_stands_in_the_column_of_ap_and_protocols_are_told_apart() -> None:
+def test_an_accuracy_stands_in_the_column_of_ap() -> None:
     linear = {"arm": "pcd", "protocol": "linear", "n": "1", "top-1": "61.0", "top-1 Δ random": "+3.0"}
-    columns, rows = stacked_arms(RECORD | {"printed": [*RECORD["printed"], linear]})
-    assert columns[:4] == ("arm", "protocol", "n", "figure")
+    rows = stacked_arms(RECORD | {"printed": [*RECORD["printed"], linear]})[1]
     assert rows[-1] == ("pcd", "linear", "1", "top-1", "61.0", "–", "+3.0")
 
 
 def test_an_arm_without_a_figure_keeps_one_line_of_dashes() -> None:
     lost = {"arm": "seed", "protocol": "fpn", "n": "0 of 3"}
-    assert stacked_arms(RECORD | {"printed": [*RECORD["printed"], lost]})[1][-1][:4] == ("seed", "0 of 3", "box", "–")
+    assert stacked_arms(RECORD | {"printed": [*RECORD["printed"], lost]})[1][-1][:5] == (
+        "seed",
+        "fpn",
+        "0 of 3",
+        "box",
+        "–",
+    )
 
 
 def test_a_cell_has_one_decimal_and_a_hole_dashes() -> None:

@@ -14,7 +14,10 @@ RECORD = {
         {"cell": "pcd.fpn.seed2", "arm": "pcd", "protocol": "fpn", "seed": 2, "bbox/AP": 20.0, "bbox/APl": 1.0},
     ],
     "holes": [{"cell": "pcd.fpn.seed1", "arm": "pcd", "protocol": "fpn", "seed": 1, "reason": "out of memory"}],
-    "further": {"Intervals over images": [{"arm": "pcd", "AP": "25.2 (20.0 to 30.0)"}]},
+    "further": {
+        "Differences between arms": [{"arm": "pcd", "difference": "+0.8"}],
+        "Intervals over images": [{"arm": "pcd"}],
+    },
 }
 
 
@@ -27,17 +30,17 @@ def test_the_arms_stand_as_they_are_printed() -> None:
 
 
 def test_a_cell_has_one_decimal_and_a_dash_for_what_does_not_exist() -> None:
-    cells = report_tables(RECORD)[1]
+    cells = report_tables(RECORD)[-1]
     assert cells.columns == ("cell", "figure", "AP", "APl")
     assert cells.rows[0] == ("pcd.fpn.seed0", "box", "25.2", "–")
 
 
 def test_a_hole_is_a_row_of_dashes() -> None:
-    assert report_tables(RECORD)[1].rows[2] == ("pcd.fpn.seed1", "box", "–", "–")
+    assert report_tables(RECORD)[-1].rows[2] == ("pcd.fpn.seed1", "box", "–", "–")
 
 
-def test_further_tables_stand_behind_under_their_titles() -> None:
-    assert [table.heading for table in report_tables(RECORD)] == ["By arm", "By cell", "Intervals over images"]
+def test_differences_stand_behind_the_arms_whose_intervals_are_a_column_there() -> None:
+    assert [table.heading for table in report_tables(RECORD)] == ["By arm", "Differences between arms", "By cell"]
 
 
 @pytest.mark.parametrize("record", [{}, {"title": "t", "cells": [], "notes": []}])
