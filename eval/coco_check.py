@@ -2,7 +2,7 @@
 
 import json
 import os.path
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Annotated, Any, Final, Literal
@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from eval.datasets.run_lengths import why_no_mask
 from pcd.errors import PCDError
 
-__all__ = ["Fault", "check_coco", "clipped", "coco_faults", "leaves_its_folder", "parse_coco"]
+__all__ = ["Fault", "check_coco", "clipped", "coco_faults", "leaves_its_folder", "parse_coco", "why_nothing_to_learn"]
 
 _SLACK: Final = 1.0
 """Pixels by which a box may leave its image: annotators' roundings."""
@@ -135,6 +135,13 @@ def coco_faults(raw: dict[str, Any], images: Path) -> Iterator[Fault]:
         fault = _fault(annotation, by_id, categories, has_masks)
         if fault:
             yield Fault(fault.kind, f"annotation {annotation.id} {fault.words}")
+
+
+def why_nothing_to_learn(coco: Mapping[str, Any], who: str) -> str | None:
+    """A line about `who` where no annotation of whole records is an object; else None."""
+    if all(annotation["iscrowd"] for annotation in coco["annotations"]):
+        return f"{who} has no object that is not a crowd; nothing can be learnt or measured"
+    return None
 
 
 def _malformed(error: ValidationError, raw: dict[str, Any]) -> Iterator[Fault]:

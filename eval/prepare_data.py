@@ -14,10 +14,12 @@ from typing import Any
 
 from PIL import Image
 
+from eval.coco_check import why_nothing_to_learn
 from eval.data import DataSet, Split, write_data_set
 from eval.datasets.own import describe_labelled, prepare_labelled
 from eval.settings import CocoData, DataStageSettings, LabelledSet, PoolData, ShapesData
 from eval.shapes import CLASS_NAMES, Scene, coco_annotation, draw_object, draw_scene
+from pcd.errors import PCDError
 from pcd.image_folder import scan_images, scan_pool
 from pcd.image_sources import open_listing, save_index
 from pcd.stage import Spec, Stopped, run_stage, write_json
@@ -63,6 +65,8 @@ def _draw_shapes(spec: Spec, settings: ShapesData) -> DataSet:
     for split in ("train", "val"):
         for number, annotation in enumerate(coco[split]["annotations"], start=1):
             annotation["id"] = number
+        if line := why_nothing_to_learn(coco[split], f"the shapes' {split}"):
+            raise PCDError(f"{line}; raise data.{split}, or take another data.seed")
         write_json(spec.out / f"{split}.json", coco[split])
     splits = {s: Split(spec.out / s, spec.out / f"{s}.json") for s in ("train", "val")}
     data = describe_labelled("shapes", splits, {s: coco[s] for s in splits}, "coco", None)

@@ -2,19 +2,14 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
-from eval.coco_check import Fault, coco_faults, parse_coco
-from eval.datasets.cityscapes import read_cityscapes
+from eval.coco_check import Fault
 from eval.datasets.classes import list_classes
-from eval.datasets.examine import category_faults, doubts_about, picture_faults, sharing_doubts
 from eval.datasets.facts import SplitFacts, fit_detector, split_facts
-from eval.datasets.layouts import image_folders
-from eval.datasets.own import in_one_line_each
-from eval.datasets.pictures import Tick
-from eval.datasets.voc import read_voc
-from eval.settings import CityscapesSet, ClassSet, CocoSet, LabelledSet, VocSet
+from eval.datasets.pictures import Tick, picture_sizes
+from eval.datasets.read import in_one_line_each, read_set
+from eval.settings import ClassSet, LabelledSet
 from pcd.errors import PCDError
 
 __all__ = ["Examination", "examine_set"]
@@ -37,61 +32,29 @@ class Examination:
 def examine_set(
     settings: LabelledSet, threads: int, tick: Tick, protocol: Mapping[str, Any] | None = None
 ) -> Examination:
-    """Look at all of it. Of sets in COCO's format every fault is found, of published ones the first.
+    """Look at all of it, every image decoded. Of COCO's format every fault is found, of published sets the first.
 
     Args:
         protocol: a detector's settings as plain data, to be compared with the set.
     """
     try:
         if isinstance(settings, ClassSet):
-            classes, *_ = list_classes(settings.folder)
-            return Examination([], [], classes=classes)
-        coco, faults, warnings = _read(settings, threads, tick)
+            return _examine_classes(settings, threads, tick)
+        read = read_set(settings, threads, tick)
     except PCDError as error:
         return Examination([str(error)], [])
-    if not faults:
-        folders = image_folders(settings)
-        paths = {s: [folders[f"{s}_images"] / i["file_name"] for i in one["images"]] for s, one in coco.items()}
-        tick("what the splits share", 0, 1)
-        doubts = [*doubts_about(coco["train"], "train"), *doubts_about(coco["val"], "val")]
-        warnings += in_one_line_each([*doubts, *sharing_doubts(paths["train"], paths["val"])])
-    for split, record in coco.items():
-        if not faults and all(a["iscrowd"] for a in record["annotations"]):
-            faults.append(f"{split} has no object that is not a crowd; nothing can be learnt or measured")
-    if faults:
-        return Examination(faults, warnings)
-    fit = fit_detector(coco["train"], protocol) if protocol else {}
-    return Examination([], warnings, {split: split_facts(record) for split, record in coco.items()}, fit)
+    if read.faults:
+        return Examination(read.faults, read.warnings)
+    fit = fit_detector(read.coco["train"], protocol) if protocol else {}
+    return Examination([], read.warnings, {split: split_facts(record) for split, record in read.coco.items()}, fit)
 
 
-def _read(
-    settings: CocoSet | VocSet | CityscapesSet, threads: int, tick: Tick
-) -> tuple[dict[str, dict[str, Any]], list[str], list[str]]:
-    """The splits, their faults and warnings. Raises PCDError if one cannot be read at all."""
-    match settings:
-        case VocSet():
-            train, told = read_voc(settings.folder, settings.train, threads, tick)
-            val, more = read_voc(settings.folder, (settings.val,), threads, tick)
-            return {"train": train, "val": val}, [], [*told, *more]
-        case CityscapesSet():
-            return {s: read_cityscapes(settings.folder, s, threads, tick) for s in ("train", "val")}, [], []
-        case CocoSet():
-            files = {"train": settings.train_annotations, "val": settings.val_annotations}
-            folders = image_folders(settings)
-            coco = {split: parse_coco(path) for split, path in files.items()}
-            found = {
-                split: _coco_faults(record, folders[f"{split}_images"], threads, tick, split)
-                for split, record in coco.items()
-            }
-            faults = [f"{files[split]}: {line}" for split, lines in found.items() for line in lines]
-            if not faults:
-                faults = [f"the splits {fault.words}" for fault in category_faults(coco["train"], coco["val"])]
-            return coco, faults, []
-
-
-def _coco_faults(coco: dict[str, Any], images: Path, threads: int, tick: Tick, split: str) -> list[str]:
-    tick(f"{split} annotations", 0, 1)
-    faults: list[Fault] = list(coco_faults(coco, images))
-    if not faults:
-        faults = list(picture_faults(coco, images, threads, tick, f"{split} images"))
-    return in_one_line_each(faults)
+def _examine_classes(settings: ClassSet, threads: int, tick: Tick) -> Examination:
+    classes, *parts = list_classes(settings.folder)
+    faults = []
+    for split, listing in zip(("train", "val"), parts, strict=True):
+        found = picture_sizes(listing.paths, threads, tick, f"{split} images")
+        faults += in_one_line_each(
+            Fault("image unreadable", str(size)) for _, size in found if isinstance(size, PCDError)
+        )
+    return Examination(faults, [], classes=() if faults else classes)

@@ -4,6 +4,7 @@ They are called image by image, so that no more than one image's masks lie on th
 """
 
 import copy
+import importlib.util
 import json
 import tempfile
 import warnings
@@ -11,14 +12,23 @@ from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from PIL import Image
 
 from pcd.errors import PCDError
 
-__all__ = ["score"]
+__all__ = ["MISSING_SCRIPTS", "has_scripts", "score"]
+
+MISSING_SCRIPTS: Final = (
+    "Cityscapes' official evaluation (score_by cityscapes) is not installed; pip install 'pcd-benchmark[cityscapes]'"
+)
+
+
+def has_scripts() -> bool:
+    """Whether the official evaluation is installed: to be asked before a training that it is to judge."""
+    return importlib.util.find_spec("cityscapesscripts") is not None
 
 
 def score(predictions_file: Path, annotations: Path, set_folder: Path | None) -> dict[str, float | None]:
@@ -65,10 +75,7 @@ def _official() -> tuple[Any, Any]:
             evalInstanceLevelSemanticLabeling as official,  # noqa: N813
         )
     except ImportError:
-        raise PCDError(
-            "Cityscapes' official evaluation is not installed; pip install 'pcd-benchmark[cityscapes]', and fine-tune "
-            "again"
-        ) from None
+        raise PCDError(f"{MISSING_SCRIPTS}, and fine-tune again") from None
     args = copy.copy(official.args)
     args.quiet, args.JSONOutput = True, False
     official.setInstanceLabels(args)

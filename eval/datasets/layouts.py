@@ -7,7 +7,8 @@ from eval.settings import CityscapesSet, ClassSet, CocoSet, LabelledSet, VocSet
 from pcd.errors import PCDError
 
 __all__ = [
-    "annotation_files", "cityscapes_pairs", "image_folders", "places_of", "require_folder", "voc_images", "voc_parts",
+    "annotation_files", "cityscapes_pairs", "image_folders", "places_of", "require_folder", "voc_departure",
+    "voc_images", "voc_lists", "voc_parts",
 ]  # fmt: skip
 
 _IMAGE_END, _TRUTH_END = "_leftImg8bit.png", "_gtFine_instanceIds.png"
@@ -83,6 +84,19 @@ def voc_images(folder: Path, name: str) -> list[str]:
     if not images:
         raise PCDError(f"list of images {path} is empty; unpack {year} again")
     return images
+
+
+def voc_lists(settings: VocSet) -> str:
+    """2007_trainval and 2012_trainval to train, 2007_test to evaluate."""
+    return f"{' and '.join(settings.train)} to train, {settings.val} to evaluate"
+
+
+def voc_departure(settings: VocSet) -> str | None:
+    """A line where these are not the lists of the protocols voc_*, which no setting of a protocol tells."""
+    named = VocSet(folder=settings.folder)
+    if (set(settings.train), settings.val) == (set(named.train), named.val):
+        return None
+    return f"lists {voc_lists(settings)}; VOC 07+12, and so the protocols voc_*, have {voc_lists(named)}"
 
 
 def _voc_files(folder: Path, names: tuple[str, ...]) -> Iterator[Path]:

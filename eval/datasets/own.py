@@ -3,25 +3,20 @@
 import hashlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from eval.coco_check import Fault, check_coco
 from eval.data import DataSet, Score, Split
-from eval.datasets.cityscapes import read_cityscapes
 from eval.datasets.classes import list_classes
-from eval.datasets.examine import category_faults, doubts_about, picture_faults, sharing_doubts
 from eval.datasets.layouts import image_folders
 from eval.datasets.pictures import Tick
-from eval.datasets.voc import read_voc
-from eval.settings import CityscapesSet, ClassSet, CocoSet, LabelledSet, VocSet
+from eval.datasets.read import Coco, read_set
+from eval.settings import ClassSet, CocoSet, LabelledSet
 from pcd.errors import PCDError
 from pcd.stage import write_text
 
-__all__ = ["describe_labelled", "in_one_line_each", "prepare_labelled"]
-
-Coco = Mapping[str, Any]
+__all__ = ["describe_labelled", "prepare_labelled"]
 
 _SPLITS: Final = ("train", "val")
 
@@ -34,38 +29,18 @@ def prepare_labelled(settings: LabelledSet, out: Path, threads: int, tick: Tick)
     """
     if isinstance(settings, ClassSet):
         return _prepare_classes(settings, out, tick)
-    warnings: list[str] = []
-    score: Score
-    match settings:
-        case CocoSet():
-            name, score, coco = settings.train_annotations.stem, "coco", _checked(settings, threads, tick)
-        case VocSet():
-            name, score = "voc", "voc"
-            train, told = read_voc(settings.folder, settings.train, threads, tick)
-            val, more = read_voc(settings.folder, (settings.val,), threads, tick)
-            coco, warnings = {"train": train, "val": val}, [*told, *more]
-        case CityscapesSet():
-            name, score = "cityscapes", "cityscapes"
-            coco = {split: read_cityscapes(settings.folder, split, threads, tick) for split in _SPLITS}
-    splits = _splits(settings, coco, out)
-    tick("what the splits share", 0, 1)
-    warnings += in_one_line_each([
-        *doubts_about(coco["train"], "train"), *doubts_about(coco["val"], "val"),
-        *sharing_doubts(*(_pictures(splits[split], coco[split]) for split in _SPLITS)),
-    ])  # fmt: skip
+    read = read_set(settings, threads, tick)
+    if read.faults:
+        raise PCDError(read.faults[0])
     own = None if isinstance(settings, CocoSet) else settings.folder
-    return describe_labelled(name, splits, coco, score, own), warnings
+    name = settings.train_annotations.stem if isinstance(settings, CocoSet) else settings.kind
+    return describe_labelled(name, _splits(settings, read.coco, out), read.coco, settings.kind, own), read.warnings
 
 
 def describe_labelled(
     name: str, splits: Mapping[str, Split], coco: Mapping[str, Coco], score: Score, folder: Path | None
 ) -> DataSet:
-    """Of checked splits. Raises PCDError if one of them has no object that is not a crowd."""
-    for split, record in coco.items():
-        if all(annotation["iscrowd"] for annotation in record["annotations"]):
-            raise PCDError(
-                f"{splits[split].annotations} has no object that is not a crowd; nothing can be learnt or measured"
-            )
+    """Of splits without a fault."""
     digest, counts = hashlib.sha256(), {"pool": 0}
     for split, record in coco.items():
         for path in _pictures(splits[split], record):
@@ -74,31 +49,6 @@ def describe_labelled(
         counts |= {split: len(record["images"]), f"{split}_annotations": len(record["annotations"])}
     categories = tuple(c["name"] for c in sorted(coco["train"]["categories"], key=lambda c: int(c["id"])))
     return DataSet(name, None, splits["train"], splits["val"], categories, counts, digest.hexdigest(), score, folder)
-
-
-def in_one_line_each(faults: Iterable[Fault]) -> list[str]:
-    """The first fault of each kind in its words, and how many more there are."""
-    first: dict[str, str] = {}
-    counts: dict[str, int] = {}
-    for fault in faults:
-        first.setdefault(fault.kind, fault.words)
-        counts[fault.kind] = counts.get(fault.kind, 0) + 1
-    return [words + (f" ({counts[kind] - 1:,} more like it)" if counts[kind] > 1 else "")
-            for kind, words in first.items()]  # fmt: skip
-
-
-def _checked(settings: CocoSet, threads: int, tick: Tick) -> dict[str, dict[str, Any]]:
-    files = {"train": settings.train_annotations, "val": settings.val_annotations}
-    folders, coco = image_folders(settings), dict[str, dict[str, Any]]()
-    for split, annotations in files.items():
-        images = folders[f"{split}_images"]
-        tick(f"{split} annotations", 0, 1)
-        coco[split] = check_coco(annotations, images)
-        for fault in picture_faults(coco[split], images, threads, tick, f"{split} images"):
-            raise PCDError(f"{annotations}: {fault.words}")
-    for fault in category_faults(coco["train"], coco["val"]):
-        raise PCDError(f"{files['train']} and {files['val']} {fault.words}")
-    return coco
 
 
 def _splits(settings: LabelledSet, coco: Mapping[str, Coco], out: Path) -> dict[str, Split]:

@@ -41,7 +41,7 @@ def picture_size(path: Path) -> tuple[int, int]:
         reason = getattr(error, "strerror", None) or str(error).partition("\n")[0] or type(error).__name__
     else:
         return (height, width) if turned else (width, height)
-    raise PCDError(f"{path} cannot be read ({reason}); mend it, or take it out of the annotations")
+    raise PCDError(f"{path} cannot be read ({reason}); mend it, or take it out of the set")
 
 
 def picture_sizes(

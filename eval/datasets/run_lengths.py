@@ -1,8 +1,5 @@
 """Masks as run lengths, read without pycocotools, whose C code takes whatever it is given."""
 
-from collections.abc import Sequence
-from typing import Any
-
 __all__ = ["run_lengths", "why_no_mask"]
 
 
@@ -27,7 +24,7 @@ def run_lengths(counts: str) -> list[int] | None:
     return runs if not shift else None
 
 
-def why_no_mask(counts: str | Sequence[Any], height: int, width: int) -> str | None:
+def why_no_mask(counts: str | list[int], height: int, width: int) -> str | None:
     """What keeps counts from being a mask of this size; None if nothing does."""
     runs = run_lengths(counts) if isinstance(counts, str) else counts
     if runs is None:

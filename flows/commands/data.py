@@ -31,16 +31,22 @@ def data() -> None:
 def check(target: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Check images, sizes, boxes, masks, categories, and what the splits share. Exit code 1 if something is wrong.
 
+    Every image is decoded: on one core some 500 photographs of COCO's size a second. The data stage of a run does the
+    same, but for sets of classes, whose images it lists.
+
     TARGET is a folder with a set in COCO's format, a VOCdevkit, Cityscapes or a folder for each class; or a profile,
     whose labelled sets are all checked.
     """
     from eval.datasets.check import examine_set
+    from eval.datasets.layouts import voc_lists
+    from eval.settings import VocSet
 
     sets, protocol = _sets_of(target, overrides)
     found: dict[str, Examination] = {}
     for name, settings in sets.items():
         if not as_json:
-            click.echo(f"{name} ({settings.kind})")
+            lists = f": {voc_lists(settings)}" if isinstance(settings, VocSet) else ""
+            click.echo(f"{name} ({settings.kind}{lists})")
         found[name] = examine_set(settings, usable_cores(), _show_progress, protocol)
         if not as_json:
             for line in describe(found[name]):

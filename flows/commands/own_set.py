@@ -8,8 +8,10 @@ from typing import Any, Final
 
 import click
 
+from eval.datasets.layouts import voc_departure, voc_lists
 from eval.probes.settings import PROBES
-from eval.settings import ClassSet, CocoData, CocoSet, LabelledSet
+from eval.protocols import PROTOCOLS
+from eval.settings import CityscapesSet, ClassSet, CocoData, CocoSet, LabelledSet, VocSet
 from flows.profiles import load_profile
 from flows.settings import Benchmark
 from pcd.errors import PCDError
@@ -41,10 +43,12 @@ def with_own_set(profile: str, overrides: Sequence[str], folder: Path) -> tuple[
     what `overrides` set stays. The pool for pre-training remains the profile's.
 
     Raises:
-        PCDError: no set is recognised, its annotations have a fault, or no protocol can be used on its kind.
+        PCDError: no set is recognised, its annotations have a fault, no protocol can be used on its kind, or its
+            official evaluation is not installed.
     """
     # Late: these cost a plan of a profile as it is more than all else.
     from eval.coco_check import check_coco
+    from eval.datasets.cityscapes_score import MISSING_SCRIPTS, has_scripts
     from eval.datasets.facts import fit_detector
     from eval.datasets.folder import recognise
 
@@ -55,6 +59,8 @@ def with_own_set(profile: str, overrides: Sequence[str], folder: Path) -> tuple[
     if not fitting:
         what = "detector's protocol" if not takes_classes else f"probe ({', '.join(PROBES)})"
         raise PCDError(f"{folder} is of kind {settings.kind}, and profile {profile} has no {what} to use it")
+    if isinstance(settings, CityscapesSet) and not has_scripts():
+        raise PCDError(MISSING_SCRIPTS)
     changes: dict[str, Any] = {f"sets.{name}": settings.model_dump(mode="json")}
     given, lines, train = {one.partition("=")[0] for one in overrides}, [f"set {name}: {_told(settings)}"], None
     if isinstance(settings, CocoSet):
@@ -64,7 +70,7 @@ def with_own_set(profile: str, overrides: Sequence[str], folder: Path) -> tuple[
         fit = fit_detector(train, protocol) if train is not None else {}
         fit = {field: value for field, value in fit.items() if f"protocols.{key}.{field}" not in given}
         told = ", ".join(f"{field} {protocol[field]} -> {value}" for field, value in fit.items())
-        lines.append(f"protocol {key}: {told or 'its sizes and anchors are kept'}")
+        lines.append(f"protocol {key}: {told or 'its sizes and anchors are kept'}{_departure(protocol, settings)}")
         chosen = {"set": name} | ({"score_by": settings.kind} if "score_by" in protocol else {}) | fit
         changes |= {f"protocols.{key}.{field}": value for field, value in chosen.items()}
     if isinstance(benchmark.data, CocoData) and len(fitting) == len(plain):  # nothing reads its labelled images
@@ -75,14 +81,23 @@ def with_own_set(profile: str, overrides: Sequence[str], folder: Path) -> tuple[
 def _told(settings: LabelledSet) -> str:
     if isinstance(settings, CocoSet):
         return f"COCO annotations {settings.train_annotations} and {settings.val_annotations}"
-    return f"{settings.kind} in {settings.folder}"
+    lists = f", {voc_lists(settings)}" if isinstance(settings, VocSet) else ""
+    return f"{settings.kind} in {settings.folder}{lists}"
+
+
+def _departure(protocol: Mapping[str, Any], settings: LabelledSet) -> str:
+    """Where a protocol of VOC keeps its name and not its images."""
+    named = PROTOCOLS.get(protocol.get("base") or "")
+    line = voc_departure(settings) if isinstance(settings, VocSet) else None
+    return f"; departs from {named.name}: {line}" if line and named and named.data_kind == "voc" else ""
 
 
 def _facts(train: Mapping[str, Any], settings: CocoSet) -> list[str]:
-    if all(annotation["iscrowd"] for annotation in train["annotations"]):
-        raise PCDError(f"{settings.train_annotations} has no object that is not a crowd; nothing can be learnt")
+    from eval.coco_check import why_nothing_to_learn
     from eval.datasets.facts import split_facts
 
+    if line := why_nothing_to_learn(train, str(settings.train_annotations)):
+        raise PCDError(line)
     facts = split_facts(train)
     names = list(facts.by_category)
     more = f" and {len(names) - _MOST_NAMES} more" if len(names) > _MOST_NAMES else ""

@@ -2,6 +2,7 @@
 
 import json
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -133,6 +134,34 @@ def test_a_set_that_no_protocol_can_use_is_refused(tmp_path: Path) -> None:
             save_noise(tmp_path / "set" / split / name / "1.png", 8, 8, 0)
     with pytest.raises(PCDError, match="is of kind classes, and profile smoke has no probe"):
         with_own_set("smoke", [], tmp_path / "set")
+
+
+@pytest.mark.parametrize("years", [(2007, 2012), (2007,)])
+def test_voc_without_one_of_its_years_departs_from_the_named_protocol(tmp_path: Path, years: tuple[int, ...]) -> None:
+    folder = tmp_path / "VOCdevkit"
+    for year, part in ((2007, "trainval"), (2007, "test"), (2012, "trainval")):
+        if year in years:
+            write_voc(folder, year, part, {f"{year}{part}": [("dog", (1, 1, 9, 9), 0)]})
+    protocols = "protocols={voc_c4_24k: {}, fpn_1x: {architecture: faster_rcnn_fpn}}"
+    _, lines = with_own_set("demo", [protocols, "sets.voc={kind: voc, folder: elsewhere}"], folder)
+    trained = " and ".join(f"{year}_trainval" for year in years)
+    assert lines[0] == f"set vocdevkit: voc in {folder}, {trained} to train, 2007_test to evaluate"
+    assert ("departs from voc_c4_24k: lists 2007_trainval to train, 2007_test" in lines[1]) == (len(years) == 1)
+    assert "departs" not in lines[2]
+    first = pcd_here("data", "check", str(folder)).output.splitlines()[0]
+    assert first == f"vocdevkit (voc: {trained} to train, 2007_test to evaluate)"
+
+
+def test_cityscapes_is_refused_where_its_evaluation_is_not_installed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for part in ("leftImg8bit", "gtFine"):
+        (tmp_path / part).mkdir()
+    protocols = ["protocols={cityscapes_fpn: {}}", "sets.cityscapes={kind: cityscapes, folder: elsewhere}"]
+    assert with_own_set("demo", protocols, tmp_path)[0].protocols["cityscapes_fpn"]
+    monkeypatch.setitem(sys.modules, "cityscapesscripts", None)
+    with pytest.raises(PCDError, match=r"\A[^\n]*pip install 'pcd-benchmark\[cityscapes\]'\Z"):
+        with_own_set("demo", protocols, tmp_path)
 
 
 @pytest.mark.parametrize(("folder", "name"), [("My Set (2)", "my-set-2"), ("coco_2017", "coco_2017"), ("数据", "own")])
