@@ -45,6 +45,9 @@ class FinetuneSettings(Settings):
         (2 / 3, 8 / 9), "`steps`: shares of the iterations behind which it falls to a tenth (60k, 80k of 90k)", "ours"
     )
     warmup_iterations: int = setting(1000, "linear rise of the learning rate", "ours", ge=0)
+    warmup_factor: float = setting(
+        0.001, "share of the peak that the rise begins at, as Detectron2's WARMUP_FACTOR", "ours", gt=0, le=1
+    )
     clip_gradient_norm: float = setting(0.0, "largest norm of the whole gradient; 0: no limit", "ours", ge=0)
     precise_bn_iterations: int = setting(
         0, "batches that BatchNorm's statistics are counted anew on behind the training; 0: those of the training",

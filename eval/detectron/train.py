@@ -7,13 +7,13 @@ from typing import Any
 
 import torch
 from detectron2.modeling import build_model
-from detectron2.solver.build import get_default_optimizer_params
 from detectron2.utils.events import EventStorage
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from eval.detectron.data import training_loader
 from eval.detectron.frozen import to_training_mode
+from eval.detectron.solver import build_optimizer, learning_rate
 from eval.finetune_settings import FinetuneSettings
 from pcd.checkpoint import save_checkpoint
 from pcd.distributed import any_rank, world_size
@@ -21,7 +21,6 @@ from pcd.errors import PCDError
 from pcd.optim import set_learning_rate
 from pcd.precision import autocast_type
 from pcd.resume import load_own_checkpoint
-from pcd.schedule import cosine_with_warmup, steps_with_warmup
 from pcd.stage import Spec, Stopped
 
 __all__ = ["build_detector", "train_detector"]
@@ -60,7 +59,7 @@ def train_detector(cfg: Any, detector: Any, settings: FinetuneSettings, train_na
     Raises Stopped behind a checkpoint when asked to stop, and PCDError on a loss that is not finite or a checkpoint of
     other settings.
     """
-    run = _Run(detector, _build_optimizer(detector, settings), spec)
+    run = _Run(detector, build_optimizer(detector, settings), spec)
     first, total = _resume(run), settings.iterations
     replica: nn.Module = detector
     if world_size() > 1:
@@ -72,7 +71,7 @@ def train_detector(cfg: Any, detector: Any, settings: FinetuneSettings, train_na
     saved_at = time.monotonic()
     with EventStorage(first):  # Detectron2's modules write their own figures into the current one
         for step in range(first, total):
-            rate = _learning_rate(settings, step)
+            rate = learning_rate(settings, step)
             set_learning_rate(run.optimizer, rate)
             batch = next(batches)
             # The proposals of this step are drawn from (seed, step), so that a resumed run meets the same ones.
@@ -96,22 +95,6 @@ def train_detector(cfg: Any, detector: Any, settings: FinetuneSettings, train_na
             if stop:
                 raise Stopped
     _save(run, total)  # so that a stop during the evaluation costs no training
-
-
-def _build_optimizer(detector: nn.Module, settings: FinetuneSettings) -> torch.optim.Optimizer:
-    groups = get_default_optimizer_params(
-        detector, settings.learning_rate, settings.weight_decay, 0.0, 1.0, None
-    )  # biases too
-    if settings.optimizer == "adamw":
-        return torch.optim.AdamW(groups, lr=settings.learning_rate, fused=True)
-    return torch.optim.SGD(groups, lr=settings.learning_rate, momentum=0.9)
-
-
-def _learning_rate(settings: FinetuneSettings, step: int) -> float:
-    total, warmup, peak = settings.iterations, settings.warmup_iterations, settings.learning_rate
-    if settings.schedule == "cosine":
-        return cosine_with_warmup(step, total, warmup, peak)
-    return steps_with_warmup(step, total, warmup, peak, settings.decay_at)
 
 
 def _forward(replica: nn.Module, batch: Any, step: int) -> dict[str, Tensor]:

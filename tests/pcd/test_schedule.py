@@ -14,6 +14,13 @@ def test_steps_follow_their_literal_table() -> None:
     assert rates == pytest.approx([0.5, 1, 1, 1, 1, 1, 0.1, 0.1, 0.01, 0.01])
 
 
+@pytest.mark.parametrize("factor", [0.1, 1])
+def test_a_rise_from_a_factor_reaches_the_peak_behind_it(factor: float) -> None:
+    risen = [steps_with_warmup(step, 10, 2, 1.0, (), factor) for step in range(3)]
+    assert risen == pytest.approx([factor, (factor + 1) / 2, 1])
+    assert [cosine_with_warmup(step, 10, 2, 1.0, factor) for step in range(3)] == pytest.approx(risen)
+
+
 @pytest.mark.parametrize("warmup", [0, 1, 10])
 def test_first_step_does_not_throw_its_gradient_away(warmup: int) -> None:
     assert cosine_with_warmup(0, total=100, warmup=warmup, peak=1.0) > 0
