@@ -3,7 +3,7 @@
 import copy
 import itertools
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -58,17 +58,30 @@ class _AugmentedImages(Dataset[Any]):
 
 
 class _Batches:
-    """Detectron2's endless shuffled order, this rank's share of it, in batches, from step `first` on."""
+    """Detectron2's endless shuffled order, this rank's share of it, in batches of one orientation from step `first` on.
 
-    def __init__(self, images: int, per_rank: int, seed: int, first: int) -> None:
-        self.order = TrainingSampler(images, shuffle=True, seed=seed)
-        self.per_rank, self.first = per_rank, first
+    A batch is full of images wider than high, or of the others, and comes when it is full: Detectron2's
+    ASPECT_RATIO_GROUPING, which saves padding. What came before `first` is gone through without an image being read,
+    so that what comes next depends on seed and step alone (and, as which images share a batch does, on the ranks).
+    """
+
+    def __init__(self, are_wide: Sequence[bool], per_rank: int, seed: int, first: int) -> None:
+        self.order = TrainingSampler(len(are_wide), shuffle=True, seed=seed)
+        self.are_wide, self.per_rank, self.first = are_wide, per_rank, first
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        order = ((rank() + i * world_size(), index) for i, index in enumerate(self.order))
-        places = itertools.islice(order, self.first * self.per_rank, None)
-        while True:
-            yield list(itertools.islice(places, self.per_rank))
+        return itertools.islice(self._from_the_start(), self.first, None)
+
+    def _from_the_start(self) -> Iterator[list[tuple[int, int]]]:
+        waiting: tuple[list[tuple[int, int]], ...] = ([], [])
+        position, ranks = rank(), world_size()
+        for index in self.order:
+            batch = waiting[self.are_wide[index]]
+            batch.append((position, index))
+            position += ranks
+            if len(batch) == self.per_rank:
+                yield batch.copy()
+                batch.clear()
 
 
 def training_loader(cfg: Any, name: str, workers: int, seed: int, first: int) -> Iterator[Any]:
@@ -77,9 +90,10 @@ def training_loader(cfg: Any, name: str, workers: int, seed: int, first: int) ->
     They raise PCDError at an image that cannot be read.
     """
     records = get_detection_dataset_dicts(name, filter_empty=True)
+    are_wide = [record["width"] > record["height"] for record in records]
     loader: DataLoader[Any] = DataLoader(
         _AugmentedImages(records, _Mapper(cfg, is_train=True), seed),
-        batch_sampler=_Batches(len(records), cfg.SOLVER.IMS_PER_BATCH // world_size(), seed, first),
+        batch_sampler=_Batches(are_wide, cfg.SOLVER.IMS_PER_BATCH // world_size(), seed, first),
         num_workers=workers,
         collate_fn=list,
     )

@@ -5,14 +5,17 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from detectron2.data import MetadataCatalog
+from detectron2 import model_zoo
+from detectron2.data import MetadataCatalog, build_detection_train_loader
+from detectron2.data.samplers import TrainingSampler
+from detectron2.structures import PolygonMasks
 from PIL import Image
 
 from eval.data import Split, read_data_set
@@ -44,6 +47,18 @@ def mixed_name(tmp_path: Path) -> str:
     return register_split(Split(tmp_path, tmp_path / "mixed.json"))
 
 
+@pytest.fixture
+def detectron2s_loader(mixed_name: str) -> Callable[[Any, int], Iterator[Any]]:
+    """Detectron2's own batches of that split by a configuration and a seed."""
+
+    def load(cfg: Any, seed: int) -> Iterator[Any]:
+        cfg = cfg.clone()
+        cfg.DATASETS.TRAIN, cfg.DATALOADER.NUM_WORKERS, cfg.SOLVER.IMS_PER_BATCH = (mixed_name,), 0, BATCH
+        return iter(build_detection_train_loader(cfg, sampler=TrainingSampler(13, seed=seed)))
+
+    return load
+
+
 def image_ids(cfg: Any, name: str, batches: int, seed: int = 0, first: int = 0, workers: int = 0) -> list[int]:
     loader = training_loader(cfg, name, workers, seed, first)
     return [record["image_id"] for batch in itertools.islice(loader, batches) for record in batch]
@@ -70,6 +85,32 @@ def test_a_later_first_step_meets_the_rest_of_the_order_in_a_set_of_both_orienta
 ) -> None:
     whole = image_ids(cfg, mixed_name, batches=12)
     assert image_ids(cfg, mixed_name, batches=12 - steps, first=steps) == whole[steps * BATCH :]
+
+
+@pytest.mark.parametrize(
+    "zoo", ["COCO-InstanceSegmentation/mask_rcnn_R_50_FPN_1x.yaml", "Cityscapes/mask_rcnn_R_50_FPN.yaml"]
+)
+def test_batches_are_those_of_detectron2s_own_loader(
+    cfg: Any, mixed_name: str, detectron2s_loader: Callable[[Any, int], Iterator[Any]], zoo: str
+) -> None:
+    ours = itertools.islice(training_loader(cfg, mixed_name, 0, 3, 0), 12)
+    theirs = itertools.islice(detectron2s_loader(model_zoo.get_config(zoo), 3), 12)
+    ids = [[[record["image_id"] for record in batch] for batch in batches] for batches in (ours, theirs)]
+    assert ids[0] == ids[1]
+
+
+def test_a_batch_has_images_of_one_orientation(cfg: Any, mixed_name: str) -> None:
+    batches = list(itertools.islice(training_loader(cfg, mixed_name, 0, 0, 0), 12))
+    orientations = [{record["width"] > record["height"] for record in batch} for batch in batches]
+    assert {len(found) for found in orientations} == {1}
+    assert {True, False} == set.union(*orientations)
+
+
+def test_polygons_are_read_as_polygons_where_the_configuration_says_so(cfg: Any, mixed_name: str) -> None:
+    cfg = cfg.clone()
+    cfg.INPUT.MASK_FORMAT = "polygon"
+    (record, *_) = next(iter(training_loader(cfg, mixed_name, 0, 0, 0)))
+    assert isinstance(record["instances"].gt_masks, PolygonMasks)
 
 
 def test_another_seed_has_another_order(cfg: Any, train_name: str) -> None:
