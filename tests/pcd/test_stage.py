@@ -1,4 +1,5 @@
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -12,7 +13,7 @@ import pytest
 from pcd.cores import usable_cores
 from pcd.errors import PCDError
 from pcd.process_identity import identity
-from pcd.stage import EXIT_STOPPED, EXIT_USER_ERROR, Metrics, Spec, read_spec, write_json
+from pcd.stage import EXIT_STOPPED, EXIT_USER_ERROR, Metrics, Spec, read_spec, write_json, write_text
 from tests.pcd.slow_parameters import slow_but
 
 STAGE = """
@@ -355,3 +356,14 @@ def test_json_that_cannot_be_written_leaves_the_old_file(tmp_path: Path) -> None
 
 def test_threads_that_are_left_open_are_the_cores_that_it_may_use(write_spec: Callable[..., Path]) -> None:
     assert read_spec(write_spec({}, threads=0)).runtime["threads"] == usable_cores()
+
+
+def test_a_pipe_that_is_written_to_stays_a_pipe(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    reader = os.open(tmp_path / "pipe", os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        write_text(tmp_path / "pipe", "told")
+        assert os.read(reader, 10) == b"told"
+    finally:
+        os.close(reader)
+    assert (tmp_path / "pipe").is_fifo()
