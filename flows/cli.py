@@ -13,6 +13,7 @@ from flows.commands.compare import compare
 from flows.commands.data import data
 from flows.commands.deploy import deploy, worker
 from flows.commands.plan import plan
+from flows.commands.profile_names import with_profile_names
 from flows.commands.report import find, report, show
 from flows.commands.rerun import rerun
 from flows.commands.status import logs, status, stop
@@ -76,11 +77,12 @@ _json = click.option("--json", "as_json", is_flag=True, help="Print JSON for mac
 @click.option("--from", "from_stage", metavar="STAGE", help="Compute this stage anew, and all behind it.")
 @click.option("--fresh", is_flag=True, help="Compute every stage anew.")
 @_json
+@with_profile_names
 def run(
     profile: str, overrides: tuple[str, ...], own: Path | None, only: tuple[str, ...], from_stage: str | None,
     fresh: bool, as_json: bool,
 ) -> None:  # fmt: skip
-    """Run a benchmark: PROFILE is demo, smoke, paper, or a YAML file.
+    """Run a benchmark: PROFILE is PROFILE_NAMES, or a YAML file.
 
     Stages that are in the store are not run again; an interrupted one goes on from its last checkpoint. Where a cell
     fails the others go on; the table names it as a hole, and the exit code is 1.

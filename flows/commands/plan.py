@@ -5,6 +5,8 @@ from pathlib import Path
 
 import click
 
+from flows.commands.profile_names import with_profile_names
+
 __all__ = ["plan"]
 
 
@@ -17,13 +19,14 @@ __all__ = ["plan"]
 @click.option("--fresh", is_flag=True, help="As if every stage ran anew.")
 @click.option("--commands", is_flag=True, help="Show what starts each stage.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@with_profile_names
 def plan(
     profile: str, overrides: tuple[str, ...], own: Path | None, only: tuple[str, ...], from_stage: str | None,
     fresh: bool, commands: bool, as_json: bool,
 ) -> None:  # fmt: skip
     """Show what `pcd run PROFILE` would do: cells and stages, why each runs, what is missing, time, memory and disk.
 
-    Nothing is run. PROFILE is demo, smoke, paper, or a YAML file.
+    Nothing is run. PROFILE is PROFILE_NAMES, or a YAML file.
     """
     from flows.commands.own_set import load_with_data
     from flows.planning.plan import make_plan
