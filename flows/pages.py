@@ -24,7 +24,8 @@ _STOP_SECONDS = 15
 def serve_pages(mlflow_port: int | None, prefect_port: int | None) -> None:
     """Start both servers, print their addresses, and serve until Ctrl-C.
 
-    A server that MLFLOW_TRACKING_URI or PREFECT_API_URL names has its own pages and is left alone.
+    A server that MLFLOW_TRACKING_URI or PREFECT_API_URL names has its own pages and is left alone; where both do, there
+    is nothing to serve.
 
     Raises PCDError if a port is taken.
     """
@@ -43,6 +44,8 @@ def serve_pages(mlflow_port: int | None, prefect_port: int | None) -> None:
         if _answers(port):
             raise PCDError(f"port {port} is taken on {_HOST}; choose another with {option}")
         ports[name] = port
+    if not ports:
+        return
     logs = home() / "logs"
     logs.mkdir(exist_ok=True)
     commands = {"mlflow": _mlflow_server, "prefect": _prefect_server}
@@ -61,10 +64,9 @@ def serve_pages(mlflow_port: int | None, prefect_port: int | None) -> None:
             label, page = pages[name]
             print(f"{label} http://{_HOST}:{port}{_path(page) if page else ''}")
         print("Ctrl-C ends this", flush=True)
-        while servers and all(server.poll() is None for server in servers):
+        while all(server.poll() is None for server in servers):
             time.sleep(0.5)
-        if servers:
-            raise PCDError(f"a server ended by itself; its log is in {logs}")
+        raise PCDError(f"a server ended by itself; its log is in {logs}")
 
 
 def _mlflow_server(port: int) -> list[str]:

@@ -79,3 +79,14 @@ def test_a_taken_port_is_named(served: tuple[list[str], Path], ports: tuple[int,
     assert time.monotonic() - began < 30
     assert done.returncode == 2
     assert f"port {ports[0]} is taken on 127.0.0.1; choose another with --mlflow-port" in done.stderr
+
+
+def test_where_both_servers_are_others_nothing_is_served_and_nothing_waits(tmp_path: Path) -> None:
+    environment = os.environ | {
+        "PCD_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": "http://mlflow.test", "PREFECT_API_URL": "http://prefect.test"
+    }  # fmt: skip
+    command = [sys.executable, "-m", "flows", "ui"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=environment, timeout=60)
+    assert done.stdout.splitlines() == [
+        "mlflow: on the server that MLFLOW_TRACKING_URI names", "prefect: on the server that PREFECT_API_URL names"
+    ]  # fmt: skip
