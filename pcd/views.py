@@ -9,12 +9,10 @@ import torch.nn.functional as F
 from torch import Tensor
 from torchvision.transforms import v2
 
+from pcd.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from pcd.settings import ViewSettings
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "Window", "central_view", "cut_view", "draw_flip", "draw_window"]
-
-IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
-IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 
 _ASPECTS: Final = (3 / 4, 4 / 3)
 """Least and largest ratio of a crop's width to its height."""

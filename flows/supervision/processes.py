@@ -11,6 +11,7 @@ from typing import Final
 import psutil
 
 from pcd.process_identity import identity, is_alive
+from pcd.supervised import SUPERVISOR as SUPERVISOR_MARK
 
 __all__ = [
     "HOME_MARK", "SERVER_MARK", "STAGE_MARK", "SUPERVISOR_MARK",
@@ -18,8 +19,6 @@ __all__ = [
     "orphans", "runs",
 ]  # fmt: skip
 
-SUPERVISOR_MARK: Final = "PCD_SUPERVISOR"
-"""Names the `pcd` process that started a stage, as `identity` does."""
 STAGE_MARK: Final = "PCD_STAGE"
 """Names the stage, by its key."""
 HOME_MARK: Final = "PCD_HOME"

@@ -5,12 +5,10 @@ from pathlib import PurePosixPath
 from typing import Any, Final, Literal
 from urllib.parse import unquote, urlparse
 
+from pcd.imagenet import IMAGENET_MEAN, IMAGENET_STD
 from pcd.layouts import HeadLayout, TrunkLayout
 
 __all__ = ["IMAGENET_MEAN", "IMAGENET_STD", "PublishedFile", "PublishedHash", "TeacherEntry"]
-
-IMAGENET_MEAN: Final = (0.485, 0.456, 0.406)
-IMAGENET_STD: Final = (0.229, 0.224, 0.225)
 
 _FULL_LENGTH: Final = {"sha256": 64, "md5": 32}
 
