@@ -44,7 +44,7 @@ class CellRun:
     group: str = ""
     """Cells that differ by their seed alone have the same: arm.protocol."""
     metrics: Mapping[str, float | None] = field(default_factory=dict)
-    """Per cent, as in eval.table.Cell; None where the split has no such object."""
+    """Per cent, as in eval.results_frame.Cell; None where the split has no such object."""
     weights_sha256: str | None = None
     """Of the fine-tuned detector; None where it was not recorded."""
     basis: Mapping[str, Mapping[str, str]] = field(default_factory=dict)

@@ -10,9 +10,7 @@ from typing import Final
 
 from pcd.errors import PCDError
 
-__all__ = [
-    "IMAGE_SUFFIXES", "Listing", "is_image", "list_images", "list_pool", "pool_folder", "scan_images", "scan_pool",
-]  # fmt: skip
+__all__ = ["IMAGE_SUFFIXES", "Listing", "is_image", "list_images", "pool_folder", "scan_images", "scan_pool"]
 
 IMAGE_SUFFIXES: Final = frozenset({".jpg", ".jpeg", ".png", ".webp", ".bmp"})
 _SUFFIXES: Final = ", ".join(sorted(IMAGE_SUFFIXES))
@@ -69,21 +67,16 @@ def scan_images(folder: Path) -> Listing:
     return _listing(folder, _images(folder))
 
 
-def list_pool(pool: Path) -> list[Path]:
-    """What a pool consists of, sorted: its image files or, where it has none, its shards (tar files).
+def scan_pool(pool: Path) -> Listing:
+    """What a pool consists of, with their lengths: its image files or, where it has none, its shards (tar files).
 
     Args:
-        pool: a folder, searched with its subfolders, or a pattern of shards such as `shards/train-*.tar`.
+        pool: a folder, searched with its subfolders, or a pattern of shards such as `shards/train-*.tar`, which counts
+            as the folder they lie in.
 
     Raises:
         PCDError: there is nothing of the kind.
     """
-    folder, files = _pool_files(pool)
-    return [folder / name for name, _ in files]
-
-
-def scan_pool(pool: Path) -> Listing:
-    """The same with their lengths; a pattern of shards counts as the folder they lie in."""
     return _listing(*_pool_files(pool))
 
 

@@ -1,4 +1,4 @@
-"""What follows from the global batch: steps, learning rate, and each rank's share."""
+"""What follows from the global batch: steps and learning rate."""
 
 from dataclasses import dataclass
 
@@ -10,14 +10,12 @@ __all__ = ["StepPlan", "plan_steps"]
 
 @dataclass(frozen=True, slots=True)
 class StepPlan:
-    """A run in steps. The global batch decides; the number of ranks changes nothing but each one's share."""
+    """A run in steps. The global batch decides; the number of ranks changes nothing."""
 
     total: int
     per_epoch: int
     warmup: int
     peak_learning_rate: float
-    rank_batch: int
-    """Images that a rank computes at once: global batch / (ranks * accumulation)."""
 
 
 def plan_steps(settings: PretrainSettings, images: int, ranks: int) -> StepPlan:
@@ -44,5 +42,4 @@ def plan_steps(settings: PretrainSettings, images: int, ranks: int) -> StepPlan:
         per_epoch=per_epoch,
         warmup=round(settings.optimizer.warmup_epochs * total / settings.epochs),
         peak_learning_rate=settings.optimizer.learning_rate * batch / 256,
-        rank_batch=batch // (ranks * parts),
     )

@@ -23,7 +23,7 @@ Floats = NDArray[np.float64]
 _THRESHOLDS: Final = tuple(percent / 100 for percent in range(50, 100, 5))
 
 
-def score(predictions_file: Path, annotations: Path, set_folder: Path | None = None) -> dict[str, float | None]:
+def score(predictions_file: Path, annotations: Path) -> dict[str, float | None]:
     """`bbox/AP` (mean over the overlaps .50 to .95), `bbox/AP50`, `bbox/AP75` and each `bbox/AP-<class>`, per cent.
 
     VOC 2007 is scored at eleven points of recall, other years by the whole area below the curve. None where nothing
@@ -32,7 +32,6 @@ def score(predictions_file: Path, annotations: Path, set_folder: Path | None = N
     Args:
         predictions_file: COCO result records.
         annotations: as eval.datasets.voc writes them, `difficult` and `info.year` included.
-        set_folder: not read; what is needed stands in the annotations.
     """
     coco = json.loads(annotations.read_text())
     found: dict[int, list[dict[str, Any]]] = defaultdict(list)

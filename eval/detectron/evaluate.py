@@ -31,13 +31,13 @@ def evaluate_detector(
 
     Args:
         score_by: whose rules the figures go by; VOC's are of boxes, Cityscapes' of masks.
-        set_folder: where VOC or Cityscapes lies, for its official evaluation.
+        set_folder: where Cityscapes lies, for its official evaluation.
 
     Raises:
         Stopped: asked to stop; the training's last checkpoint is there, and the evaluation begins anew.
         PCDError: an image cannot be read, or the detections are no numbers.
     """
-    out, threads = spec.out, spec.runtime["threads"] or 1
+    out = spec.out
     loader = _Watched(evaluation_loader(cfg, val_name, spec.runtime["workers"]), spec)
     found = inference_on_dataset(detector, loader, _Records(val_name))["records"]
     predictions = out / "predictions.json"
@@ -49,10 +49,10 @@ def evaluate_detector(
     tasks = TASKS if cfg.MODEL.MASK_ON else TASKS[:1]
     check_results(found, coco, tasks, predictions)
     if score_by == "voc":
-        return voc_score.score(predictions, annotations, set_folder)
+        return voc_score.score(predictions, annotations)
     if score_by == "cityscapes":
         return cityscapes_score.score(predictions, annotations, set_folder)
-    return report(coco, found, tasks, out, threads)
+    return report(coco, found, tasks, out, spec.runtime["threads"])
 
 
 class _Records(DatasetEvaluator):  # type: ignore[misc]

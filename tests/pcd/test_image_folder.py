@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from pcd.errors import PCDError
-from pcd.image_folder import list_images, list_pool, pool_folder, scan_images, scan_pool
+from pcd.image_folder import list_images, pool_folder, scan_images, scan_pool
 
 
 def _touch(folder: Path, *names: str) -> None:
@@ -66,18 +66,18 @@ def test_absolute_pool_is_taken_as_it_is(tmp_path: Path) -> None:
 
 def test_pool_is_its_images_where_it_has_some(tmp_path: Path) -> None:
     _touch(tmp_path, "n1/a.jpg", "archive.tar", "b.png")
-    assert [p.name for p in list_pool(tmp_path)] == ["b.png", "a.jpg"]
+    assert [p.name for p in scan_pool(tmp_path).paths] == ["b.png", "a.jpg"]
 
 
 def test_pool_is_its_shards_where_it_has_no_images(tmp_path: Path) -> None:
     _touch(tmp_path, "2.tar", "deep/1.tar", "index.json", "3.tar.gz")
-    assert [p.name for p in list_pool(tmp_path)] == ["2.tar", "1.tar"]
+    assert [p.name for p in scan_pool(tmp_path).paths] == ["2.tar", "1.tar"]
 
 
 @pytest.mark.parametrize(("pattern", "found"), [("a-*.tar", 2), ("a-00[0].tar", 1), ("b-000.tar", 1)])
 def test_pattern_chooses_shards(tmp_path: Path, pattern: str, found: int) -> None:
     _touch(tmp_path, "a-000.tar", "a-001.tar", "b-000.tar")
-    assert len(list_pool(tmp_path / pattern)) == found
+    assert len(scan_pool(tmp_path / pattern)) == found
 
 
 @pytest.mark.parametrize(
@@ -86,7 +86,7 @@ def test_pattern_chooses_shards(tmp_path: Path, pattern: str, found: int) -> Non
 )
 def test_pool_without_images_and_shards_is_the_users_error(tmp_path: Path, pool: str, message: str) -> None:
     with pytest.raises(PCDError, match=message):
-        list_pool(tmp_path / pool)
+        scan_pool(tmp_path / pool)
 
 
 def test_linked_folders_are_entered_once(tmp_path: Path) -> None:

@@ -26,7 +26,7 @@ def figures(folder: Path, found: list[dict[str, Any]]) -> dict[str, float | None
     coco, _ = read_voc(folder, ("2007_test",), 1, lambda *_: None)
     (folder / "val.json").write_text(json.dumps(coco))
     (folder / "predictions.json").write_text(json.dumps(found))
-    return score(folder / "predictions.json", folder / "val.json", folder)
+    return score(folder / "predictions.json", folder / "val.json")
 
 
 def test_every_object_found_is_an_ap_of_100(voc: Path) -> None:

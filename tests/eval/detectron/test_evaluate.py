@@ -54,7 +54,7 @@ class Oracle(nn.Module):
 
 
 def spec_into(out: Path) -> Spec:
-    runtime = StageRuntime(workers=0).model_dump()
+    runtime = StageRuntime(workers=0, threads=1).model_dump()
     return Spec("test", "test", {}, {}, out, runtime, Metrics(out / "metrics.jsonl"))
 
 
