@@ -59,6 +59,8 @@ def finetune(spec: Spec) -> dict[str, Any]:
         if settings.freeze_backbone:
             freeze_backbone(detector)
         recipe = check_recipe(detector, settings, data, sync_norm)
+        if recipe["masks"]:
+            cfg.INPUT.MASK_FORMAT = recipe["masks"]
 
         train_name = register_split(data.train)
         train_detector(cfg, detector, settings, train_name, seed, spec)

@@ -11,7 +11,7 @@ from eval.probes.settings import DEPARTURES, PROBES
 from pcd.errors import PCDError, unknown_name
 from pcd.settings import Settings
 
-__all__ = ["PROTOCOLS", "Protocol", "departures", "difference", "resolve", "with_named_protocols"]
+__all__ = ["PROTOCOLS", "Protocol", "departures", "difference", "other_share", "resolve", "with_named_protocols"]
 
 DataKind = Literal["coco", "voc", "cityscapes", "classes"]
 
@@ -148,7 +148,8 @@ _ALL: Final = (
         },
         data_kind="cityscapes",
         source=f"{_D2} Cityscapes/mask_rcnn_R_50_FPN.yaml, with the BatchNorm of fpn_1x",
-        unverified="Detectron2's figure starts from a detector trained on COCO, this one from the backbone alone",
+        unverified="Detectron2's figure starts from a detector trained on COCO, this one from the backbone alone; and it "
+        "reads masks as polygons, where ours are bitmaps of the set's instance images",
     ),
     Protocol(
         name="linear",
@@ -212,6 +213,26 @@ def departures(settings: Settings) -> list[tuple[str, Any, Any]]:
     """The difference from the protocol that the settings name as their base; of one without a base, none."""
     base: str | None = getattr(settings, "base", None)
     return difference(settings, base) if base else []
+
+
+def other_share(settings: Settings, processes: int) -> str | None:
+    """A line where each process takes another number of images than the named protocol means; None where it does not.
+
+    The global batch, which is the parameter, is the same; not so are memory, and which images are padded together.
+    """
+    base: str | None = getattr(settings, "base", None)
+    if base is None or not isinstance(settings, FinetuneSettings):
+        return None
+    named, meant_for = resolve(base), PROTOCOLS[base].world_size
+    assert isinstance(named, FinetuneSettings)
+    meant, here = named.batch // meant_for, settings.batch / processes
+    if here == meant:
+        return None
+    ranks = f"{processes} processes" if processes > 1 else "one process"
+    return (
+        f"{settings.batch} images of a step over {ranks} are {here:g} on each, where {base} means {meant} "
+        f"({named.batch} over {meant_for}): memory differs, and which images are padded together"
+    )
 
 
 def with_named_protocols(protocols: Mapping[str, Any]) -> dict[str, Any]:

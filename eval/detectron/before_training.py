@@ -7,7 +7,7 @@ length of the training.
 import json
 from collections import Counter
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import numpy as np
 import torch
@@ -18,11 +18,13 @@ from torch import nn
 from eval.data import DataSet
 from eval.detectron.backbone import backbone_modules
 from eval.finetune_settings import FinetuneSettings
-from eval.protocols import departures
-from pcd.distributed import rank
+from eval.protocols import departures, other_share
+from pcd.distributed import rank, world_size
 from pcd.errors import PCDError
 
 __all__ = ["check_annotations", "check_normalisation", "check_pixels", "check_recipe"]
+
+MaskFormat = Literal["polygon", "bitmask"]
 
 _LOOKED_AT: Final = 16
 _LARGEST_MEAN, _STD_RANGE = 3.0, (0.02, 5.0)
@@ -39,17 +41,21 @@ def check_recipe(detector: Any, settings: FinetuneSettings, data: DataSet, spans
         spans_ranks: whether BatchNorm has to be one over several GPUs.
 
     Returns:
-        What the result keeps: `norms`, `pixels` (mean, std), `images` that training sees, `epochs`, `parameters`.
+        What the result keeps: `norms`, `pixels` (mean, std), `images` that training sees, `masks` (how they are read),
+        `epochs`, `parameters`, and as `departures` a line for each way in which the run is not what its settings say.
     """
-    file_names = check_annotations(settings, data)
+    file_names, masks = check_annotations(settings, data)
     norms = check_normalisation(detector, settings, spans_ranks)
     pixels = check_pixels(detector, data.train.images, file_names)
+    departs = _departures(settings, masks, spans_ranks)
     if rank() == 0:
-        print("\n".join(_told(settings, norms, pixels, len(file_names))))
+        print("\n".join([*_told(settings, norms, pixels, len(file_names)), *departs]))
     return {
         "norms": norms,
         "pixels": pixels,
         "images": len(file_names),
+        "masks": masks,
+        "departures": departs,
         "epochs": round(settings.batch * settings.iterations / len(file_names), 3),
         "parameters": sum(parameter.numel() for parameter in detector.parameters()),
     }
@@ -73,14 +79,30 @@ def _told(
     return [
         protocol,
         f"{settings.batch} images x {settings.iterations} iterations = {epochs:.3g} epochs of {images} images; "
-        f"learning rate {settings.learning_rate:g} after {settings.warmup_iterations} iterations of warm-up",
+        f"learning rate {settings.learning_rate:g} after {settings.warmup_iterations} iterations of warm-up "
+        f"from {settings.warmup_factor:g} of it",
         f"normalisation, {'the backbone as a whole' if settings.freeze_backbone else 'none of it'} frozen: {found}",
         f"pixels of the training images, normalised: mean {pixels['mean']}, std {pixels['std']}",
     ]
 
 
-def check_annotations(settings: FinetuneSettings, data: DataSet) -> list[str]:
-    """Files of the training images with an object, as training leaves the others out.
+def _departures(settings: FinetuneSettings, masks: MaskFormat | None, spans_ranks: bool) -> list[str]:
+    found, ranks = [], world_size()
+    if masks == "bitmask" and settings.base:
+        found.append("masks are read as bitmaps, as some are no polygons; Detectron2's recipes read polygons")
+    if ranks > 1 and not spans_ranks:
+        found.append(
+            f"each BatchNorm is of the {settings.batch // ranks} images of its process, not of all {settings.batch}: "
+            f"{ranks} processes on the CPU share none"
+        )
+    share = other_share(settings, ranks)
+    return [*found, share] if share else found
+
+
+def check_annotations(settings: FinetuneSettings, data: DataSet) -> tuple[list[str], MaskFormat | None]:
+    """Files of the training images with an object, as training leaves the others out; and how masks are to be read.
+
+    That is as polygons where all of them are, crowds apart, as Detectron2 does; None where none is trained.
 
     Raises PCDError if there is none, the architecture needs masks and an object has none, or the evaluation needs a set
     of another kind.
@@ -98,7 +120,10 @@ def check_annotations(settings: FinetuneSettings, data: DataSet) -> list[str]:
         _check_masks(settings, data.train.annotations, objects)
         _check_masks(settings, data.val.annotations, _objects(json.loads(data.val.annotations.read_text())))
     seen = {a["image_id"] for a in objects}
-    return [image["file_name"] for image in coco["images"] if image["id"] in seen]
+    file_names = [image["file_name"] for image in coco["images"] if image["id"] in seen]
+    if not settings.has_masks:
+        return file_names, None
+    return file_names, "polygon" if all(isinstance(a["segmentation"], list) for a in objects) else "bitmask"
 
 
 def _objects(coco: dict[str, Any]) -> list[dict[str, Any]]:

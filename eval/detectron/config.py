@@ -40,7 +40,6 @@ def build_config(settings: FinetuneSettings, student: str, classes: int, device:
     cfg.MODEL.DEVICE = device
     cfg.MODEL.WEIGHTS = ""
     cfg.INPUT.FORMAT = "RGB"
-    cfg.INPUT.MASK_FORMAT = "bitmask"
     cfg.MODEL.PIXEL_MEAN = [255 * x for x in IMAGENET_MEAN]
     cfg.MODEL.PIXEL_STD = [255 * x for x in IMAGENET_STD]
     cfg.INPUT.MIN_SIZE_TRAIN = settings.train_sizes

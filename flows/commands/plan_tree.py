@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.text import Text
 from rich.tree import Tree
 
+from flows.planning.detectors import shares_that_differ
 from flows.planning.plan_report import PlanReport, StageReport, command_of
 
 __all__ = ["duration", "print_plan", "size"]
@@ -105,6 +106,9 @@ def _notes(report: PlanReport) -> Iterator[Text]:
             "Each stage that runs here makes the next plan's figures [measured].",
             style="dim",
         )
+    runtime = report.plan.benchmark.runtime
+    for line in shares_that_differ(report.plan.benchmark.protocols, runtime.processes * runtime.nodes):
+        yield Text(line, style="yellow")
     if report.images.assumed:
         i = report.images
         yield Text(f"images assumed where data are missing: {i.pool:,} + {i.train:,} + {i.val:,}", style="dim")

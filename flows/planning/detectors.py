@@ -5,8 +5,10 @@ from collections.abc import Iterable, Mapping
 from pydantic import BaseModel
 
 from eval.finetune_settings import C4_STUDENTS, FinetuneSettings
+from eval.protocols import other_share
+from pcd.settings import Settings
 
-__all__ = ["check_detectors"]
+__all__ = ["check_detectors", "shares_that_differ"]
 
 
 def check_detectors(
@@ -44,3 +46,9 @@ def check_detectors(
                 f"protocols.{name}: {settings.architecture} needs masks, and VOC has boxes alone; set the protocol's "
                 f"architecture to {settings.architecture.replace('mask', 'faster')}"
             )
+
+
+def shares_that_differ(protocols: Mapping[str, BaseModel], processes: int) -> list[str]:
+    """A line for each detector whose images are shared among another number of processes than its protocol means."""
+    shares = {name: other_share(s, processes) for name, s in protocols.items() if isinstance(s, Settings)}
+    return [f"protocols.{name}: {line}" for name, line in shares.items() if line]

@@ -9,6 +9,7 @@ import multiprocessing
 import os
 import runpy
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -138,6 +139,27 @@ def test_the_result_says_by_which_recipe_it_came_to_be(random_arm: Path) -> None
     assert ["iterations", 90_000, STEPS] in record["protocol"]["difference"]
     assert record["recipe"]["norms"]["backbone"] == {"BatchNorm2d": 20}
     assert record["recipe"]["images"] <= 16
+
+
+@pytest.mark.slow
+def test_what_the_run_is_not_besides_its_settings_is_kept(random_arm: Path) -> None:
+    masks, share = result(random_arm)["recipe"]["departures"]
+    assert masks.startswith("masks are read as bitmaps")
+    assert share.startswith("4 images of a step over one process are 4 on each, where fpn_1x means 2")
+
+
+@pytest.mark.slow
+def test_each_of_several_cpu_processes_says_that_its_batchnorm_is_its_own(
+    new_spec: Callable[..., Path], settings: dict[str, Any], shapes_set: Path, tmp_path: Path
+) -> None:
+    short = settings | {"finetune": settings["finetune"] | {"iterations": 3, "precise_bn_iterations": 0}}
+    ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "eval.finetune"]
+    command = [*ranks, str(new_spec(tmp_path, short, {"data": shapes_set}))]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    norms, masks = sorted(result(tmp_path)["recipe"]["departures"])
+    assert norms.startswith("each BatchNorm is of the 2 images of its process, not of all 4: 2 processes on the CPU")
+    assert masks.startswith("masks are read as bitmaps")  # and no more: two images on each are as fpn_1x means it
+    assert done.stdout.count(norms) == 1
 
 
 @pytest.mark.slow

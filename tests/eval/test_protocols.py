@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from eval.finetune_settings import FinetuneSettings
-from eval.protocols import PROTOCOLS, departures, difference, resolve, with_named_protocols
+from eval.protocols import PROTOCOLS, departures, difference, other_share, resolve, with_named_protocols
 from pcd.errors import PCDError
 
 
@@ -96,6 +96,32 @@ def test_other_numbers_of_processes_follow_the_reference_world_size_rule(
     assert (settings.batch, settings.learning_rate, settings.iterations, settings.warmup_iterations) == scaled
     named = {name for name, _, _ in departures(settings)}
     assert named == (set() if world_size == 8 else {"batch", "learning_rate", "iterations", "warmup_iterations"})
+
+
+@pytest.mark.parametrize(
+    ("block", "processes", "told"),
+    [
+        ({"base": "fpn_1x"}, 8, None),
+        ({"base": "fpn_1x"}, 4, "16 images of a step over 4 processes are 4 on each, where fpn_1x means 2 (16 over 8)"),
+        ({"base": "fpn_1x", "world_size": 4}, 4, None),
+        ({"base": "fpn_1x", "world_size": 4}, 1, "8 images of a step over one process are 8 on each, where fpn_1x"),
+        (
+            {"base": "cityscapes_fpn"},
+            4,
+            "8 images of a step over 4 processes are 2 on each, where cityscapes_fpn means 1",
+        ),
+        ({"iterations": 2000}, 3, None),
+    ],
+)
+def test_another_share_of_the_batch_than_the_protocol_means_is_a_line(
+    block: dict[str, Any], processes: int, told: str | None
+) -> None:
+    line = other_share(settings_of(block), processes)
+    assert line is None if told is None else (line or "").startswith(told)
+
+
+def test_a_probe_has_no_share() -> None:
+    assert other_share(resolve("linear"), 4) is None
 
 
 @pytest.mark.parametrize("world_size", [0, -1, "four", 2.5])

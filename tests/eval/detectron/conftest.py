@@ -23,7 +23,9 @@ def settings(smoke_protocol: dict[str, Any]) -> FinetuneSettings:
 @pytest.fixture(scope="session")
 def new_config(settings: FinetuneSettings) -> Callable[..., Any]:
     def build(student: str = "resnet18", sync_norm: bool = False, **changes: Any) -> Any:
-        return build_config(settings.model_copy(update=changes), student, len(CLASS_NAMES), "cpu", sync_norm)
+        cfg = build_config(settings.model_copy(update=changes), student, len(CLASS_NAMES), "cpu", sync_norm)
+        cfg.INPUT.MASK_FORMAT = "bitmask"  # masks of the shapes set are run lengths
+        return cfg
 
     return build
 

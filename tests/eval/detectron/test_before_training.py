@@ -71,7 +71,9 @@ def test_masks_are_needed_where_masks_are_trained(
     with pytest.raises(PCDError, match=r"have no mask, and mask_rcnn_fpn needs them; set .* to faster_rcnn_fpn"):
         check_annotations(settings, data)
     boxes = settings.model_copy(update={"architecture": "faster_rcnn_fpn"})
-    assert 0 < len(check_annotations(boxes, data)) <= 16
+    file_names, masks = check_annotations(boxes, data)
+    assert 0 < len(file_names) <= 16
+    assert masks is None
 
 
 def test_masks_are_needed_where_they_are_judged_as_well(
@@ -80,6 +82,47 @@ def test_masks_are_needed_where_they_are_judged_as_well(
     bare = changed_data(lambda objects: [{k: v for k, v in a.items() if k != "segmentation"} for a in objects])
     with pytest.raises(PCDError, match="have no mask, and mask_rcnn_fpn needs them"):
         check_annotations(settings, replace(data, val=bare.train))
+
+
+def _as_polygon(a: dict[str, Any]) -> dict[str, Any]:
+    x, y, width, height = a["bbox"]
+    return a | {"segmentation": [[x, y, x + width, y, x + width, y + height, x, y + height]]}
+
+
+@pytest.mark.parametrize(
+    ("annotate", "masks"),
+    [
+        (lambda objects: objects, "bitmask"),
+        (lambda objects: [_as_polygon(a) for a in objects], "polygon"),
+        (lambda objects: [*map(_as_polygon, objects[1:]), objects[0]], "bitmask"),
+        (lambda objects: [*map(_as_polygon, objects[1:]), objects[0] | {"iscrowd": 1}], "polygon"),
+    ],
+    ids=["run lengths", "polygons", "one of run lengths", "a crowd of run lengths"],
+)
+def test_masks_are_polygons_where_all_but_those_of_crowds_are(
+    detector: Any,
+    settings: FinetuneSettings,
+    changed_data: Callable[..., DataSet],
+    capsys: pytest.CaptureFixture[str],
+    annotate: Callable[..., Any],
+    masks: str,
+) -> None:
+    named = settings.model_copy(update={"base": "fpn_1x"})
+    recipe = check_recipe(detector, named, changed_data(annotate), spans_ranks=False)
+    assert recipe["masks"] == masks
+    is_told = "masks are read as bitmaps, as some are no polygons"
+    assert (is_told in capsys.readouterr().out) == any(is_told in line for line in recipe["departures"])
+    assert any(is_told in line for line in recipe["departures"]) == (masks == "bitmask")
+
+
+def test_another_share_of_the_batch_than_the_protocol_means_is_told_and_kept(
+    detector: Any, settings: FinetuneSettings, data: DataSet, capsys: pytest.CaptureFixture[str]
+) -> None:
+    named = settings.model_copy(update={"base": "fpn_1x"})
+    (_, line) = check_recipe(detector, named, data, spans_ranks=False)["departures"]
+    assert line.startswith("4 images of a step over one process are 4 on each, where fpn_1x means 2 (16 over 8)")
+    assert line in capsys.readouterr().out
+    assert check_recipe(detector, settings, data, spans_ranks=False)["departures"] == []
 
 
 def test_a_set_without_objects_is_refused(settings: FinetuneSettings, changed_data: Callable[..., DataSet]) -> None:

@@ -115,7 +115,7 @@ def test_one_seed_initialises_one_detector(cfg: Any, new_detector: Callable[...,
 
 AS_PRETRAINED = {
     "MODEL.BACKBONE.FREEZE_AT", "MODEL.DEVICE", "MODEL.PIXEL_MEAN", "MODEL.PIXEL_STD", "MODEL.RESNETS.STRIDE_IN_1X1",
-    "MODEL.WEIGHTS", "INPUT.FORMAT", "INPUT.MASK_FORMAT",
+    "MODEL.WEIGHTS", "INPUT.FORMAT",
 }  # fmt: skip
 """Whatever the protocol, the input and the backbone are as in pre-training, and nothing is frozen."""
 NORMS = {"MODEL.RESNETS.NORM", "MODEL.FPN.NORM", "MODEL.ROI_MASK_HEAD.NORM"}

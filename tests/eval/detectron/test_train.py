@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 import torch
 
+from eval.data import Split, read_data_set
+from eval.detectron.data import register_split
 from eval.detectron.train import build_detector, train_detector
 from eval.finetune_settings import FinetuneSettings
 from pcd.errors import PCDError
@@ -22,14 +24,15 @@ def train(
 ) -> Train:
     """Train a fresh detector in a folder with settings that differ from the smoke profile's; returns it."""
 
-    def run(out: Path, stop: bool = False, **changes: Any) -> Any:
+    def run(out: Path, stop: bool = False, images: str = train_name, masks: str = "bitmask", **changes: Any) -> Any:
         changed = FinetuneSettings.model_validate(settings.model_dump() | {"iterations": 3} | changes)
         spec: Spec = read_spec(new_spec(out, {"finetune": changed.model_dump(mode="json")}))
         spec.stop_requested = stop
         cfg = new_config(**changes)
+        cfg.INPUT.MASK_FORMAT = masks
         torch.manual_seed(0)
         detector = build_detector(cfg, changed)
-        train_detector(cfg, detector, changed, train_name, 0, spec)
+        train_detector(cfg, detector, changed, images, 0, spec)
         return detector
 
     return run
@@ -105,6 +108,18 @@ def test_a_checkpoint_of_other_settings_is_refused(train: Train, tmp_path: Path)
 def test_a_diverging_training_ends_with_what_to_do(train: Train, tmp_path: Path) -> None:
     with pytest.raises(PCDError, match="learning_rate"):
         train(tmp_path, iterations=6, warmup_iterations=0, learning_rate=1e25, clip_gradient_norm=0)
+
+
+def test_masks_that_are_polygons_are_trained_on_as_such(train: Train, shapes_set: Path, tmp_path: Path) -> None:
+    split = read_data_set(shapes_set).train
+    coco = json.loads(split.annotations.read_text())
+    for one in coco["annotations"]:
+        x, y, width, height = one["bbox"]
+        one["segmentation"] = [[x, y, x + width, y, x + width, y + height, x, y + height]]
+    (tmp_path / "train.json").write_text(json.dumps(coco))
+    images = register_split(Split(split.images, tmp_path / "train.json"))
+    train(tmp_path, iterations=2, warmup_iterations=1, images=images, masks="polygon")
+    assert all(0 < line["loss_mask"] < 100 for line in metrics_of(tmp_path))
 
 
 def test_bf16_trains_with_finite_losses(train: Train, tmp_path: Path) -> None:

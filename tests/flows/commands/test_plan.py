@@ -29,6 +29,12 @@ def test_a_stage_that_protocols_share_stands_below_the_first_of_its_cells(pcd: P
     assert told.count("pretrain:pcd.seed0 (above)") == 1
 
 
+def test_a_protocol_on_another_number_of_processes_than_it_means_is_told(pcd: Pcd) -> None:
+    told = "protocols.fpn_1x: 16 images of a step over one process are 16 on each, where fpn_1x means 2 (16 over 8)"
+    assert told in pcd("plan", "smoke", "--set", "protocols.fpn_1x={}").stdout
+    assert "images of a step" not in pcd("plan", "smoke").stdout
+
+
 def test_missing_inputs_are_named_with_what_to_do_and_nothing_fails(pcd: Pcd) -> None:
     done = pcd("plan", "paper")
     assert done.returncode == 0

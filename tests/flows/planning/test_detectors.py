@@ -2,8 +2,9 @@
 
 import pytest
 
+from eval.finetune_settings import FinetuneSettings
 from eval.protocols import PROTOCOLS, resolve
-from flows.planning.detectors import check_detectors
+from flows.planning.detectors import check_detectors, shares_that_differ
 
 KINDS = {None: "shapes", "voc": "voc", "cityscapes": "cityscapes", "mine": "coco"}
 
@@ -32,3 +33,10 @@ def test_what_does_not_fit_is_refused_in_one_line(
 
 def test_a_pyramid_stands_on_every_student() -> None:
     check_detectors({"fpn_1x": resolve("fpn_1x")}, ["mobilenet_v3_large", "timm:convnext_atto"], KINDS, processes=1)
+
+
+def test_a_protocol_whose_share_differs_is_named() -> None:
+    protocols = {"fpn_1x": resolve("fpn_1x"), "mine": FinetuneSettings(), "knn": resolve("knn")}
+    (line,) = shares_that_differ(protocols, 4)
+    assert line.startswith("protocols.fpn_1x: 16 images of a step over 4 processes are 4 on each, where fpn_1x means 2")
+    assert shares_that_differ(protocols, 8) == []
