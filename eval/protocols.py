@@ -148,8 +148,8 @@ _ALL: Final = (
         },
         data_kind="cityscapes",
         source=f"{_D2} Cityscapes/mask_rcnn_R_50_FPN.yaml, with the BatchNorm of fpn_1x",
-        unverified="Detectron2's figure starts from a detector trained on COCO, this one from the backbone alone; and it "
-        "reads masks as polygons, where ours are bitmaps of the set's instance images",
+        unverified="Detectron2's figure starts from a detector trained on COCO, this one from the backbone alone; "
+        "and it reads masks as polygons, where ours are bitmaps of the set's instance images",
     ),
     Protocol(
         name="linear",
