@@ -10,6 +10,8 @@ from typing import Any, Final, TypeVar
 from mlflow import MlflowClient
 from mlflow.entities import Dataset, DatasetInput, InputTag, Metric, Param, RunTag
 
+from pcd.flat import flatten
+
 __all__ = ["Series", "flatten", "log_data", "log_figures", "log_files", "log_params", "set_tags", "take_back_tag"]
 
 _Item = TypeVar("_Item")
@@ -90,14 +92,6 @@ def log_data(client: MlflowClient, run_id: str, folder: Path) -> None:
         dataset = Dataset(f"{data['name']}-{count}", data["fingerprint"][:36], "local", source, None, profile)
         inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)]))
     client.log_inputs(run_id, inputs)
-
-
-def flatten(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Dotted names to values."""
-    flat: dict[str, Any] = {}
-    for name, value in settings.items():
-        flat |= flatten(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
-    return flat
 
 
 def _batches(items: Sequence[_Item], length: int) -> Iterator[Sequence[_Item]]:
