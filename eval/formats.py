@@ -8,7 +8,7 @@ from typing import Any, Final
 import pandas as pd
 
 from eval.metric_names import ABSENT
-from eval.stacked import NAMES, stacked_arms, without_repeats
+from eval.stacked import NAMES, stacked_arms, without, without_repeats
 from eval.standing import MARKS
 from pcd.errors import PCDError
 
@@ -19,6 +19,9 @@ FORMATS: Final = (*_FILES, "latex")
 
 _SIGNS: Final = {"Δ": r"$\Delta$", "±": r"$\pm$", ABSENT: "--"}
 """These stand in no encoding of LaTeX's own."""
+
+_NARROW: Final = r"\footnotesize\setlength{\tabcolsep}{3pt}"
+"""So that all columns fit a page of the class `article`."""
 
 _STANDING: Final = r"Bold: the best of its protocol; $\sim$: cannot be told from it."
 _IMAGES: Final = r"Over images: 95\,\% interval over the evaluation images."
@@ -60,7 +63,9 @@ def as_latex(record: Mapping[str, Any]) -> str:
 
     The legend stands below it, all further notes as comments behind.
     """
-    stacked = stacked_arms(record)
+    protocols = dict.fromkeys(str(arm["protocol"]) for arm in record["printed"])
+    only = next(iter(protocols)) if len(protocols) == 1 else ""
+    stacked = without(stacked_arms(record), *(["protocol"] if only else []))
     columns = stacked[0]
     shown = pd.DataFrame(without_repeats(stacked), columns=list(columns))
     best = shown["AP"].str.endswith(f" {MARKS['best']}")
@@ -69,8 +74,9 @@ def as_latex(record: Mapping[str, Any]) -> str:
     style = shown.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
     style = style.apply(lambda _: ["textbf: --rwrap;" if of else "" for of in best], subset=["AP"])
     name = str(record["title"]).rpartition(" of ")[2].partition(" ")[0]
+    caption = str(record["title"]) + (f", by {only}" if only else "")
     table = style.to_latex(
-        hrules=True, column_format=layout, caption=str(record["title"]).replace("_", r"\_"), label=f"tab:{name}",
+        hrules=True, column_format=layout, caption=caption.replace("_", r"\_"), label=f"tab:{name}",
         position_float="centering",
     ).replace(r" \textasciitilde ", r"$^{\sim}$ ")  # fmt: skip
     legend = [_STANDING] if best.any() else []
@@ -78,6 +84,7 @@ def as_latex(record: Mapping[str, Any]) -> str:
     if legend:
         below = rf"\par\smallskip\parbox{{\linewidth}}{{\footnotesize {' '.join(legend)}}}"
         table = table.replace(r"\end{table}", below + "\n" + r"\end{table}")
+    table = table.replace(r"\begin{tabular}", _NARROW + "\n" + r"\begin{tabular}")
     for sign, command in _SIGNS.items():
         table = table.replace(sign, command)
     return table + "".join(f"% {line}\n" for note in record["notes"] for line in str(note).splitlines())

@@ -1,6 +1,9 @@
 """What stands under a benchmark's AP table: on whose word its settings rest, terms, and where cells differ."""
 
+from eval.datasets.layouts import voc_departure
 from eval.protocols import PROTOCOLS, departures
+from eval.settings import VocSet
+from flows.planning.labelled_sets import set_of
 from flows.settings import Benchmark, ProtocolSettings
 from pcd.arms import ARMS
 from pcd.settings import flat_settings
@@ -41,6 +44,9 @@ def _protocol(name: str, settings: ProtocolSettings, benchmark: Benchmark) -> st
     named, departs = PROTOCOLS[settings.base], departures(settings)
     values = ", ".join(f"{setting} {here} (named: {there})" for setting, there, here in departs)
     parts = [f"departs from {named.name} by {values}" if departs else "as named", f"source {named.source}"]
+    own = benchmark.sets.get(set_of(settings) or "")
+    if named.name.startswith("voc_") and isinstance(own, VocSet) and (lists := voc_departure(own)):
+        parts.append(f"departs from {named.name}: {lists}")
     parts += [f"unverified: {named.unverified}"] if named.unverified else []
     runs = max(sum(cell.protocol == name and cell.arm == arm for cell in benchmark.cells) for arm in benchmark.arms)
     parts += [f"reported as the mean of {named.trials} trials, here {runs}"] if runs < named.trials else []

@@ -1,12 +1,13 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from eval.formats import FORMATS, as_latex, table_as
 from pcd.errors import PCDError
 
-RECORD = {
+RECORD: dict[str, Any] = {
     "title": "AP table of my_set",
     "notes": ["One seed & 50 %."],
     "baselines": ["random"],
@@ -26,6 +27,12 @@ def test_latex_escapes_names_and_says_its_signs_in_its_own_words() -> None:
     assert r"\label{tab:my_set}" in text
     assert r"\toprule" in text
     assert text.isascii()
+
+
+def test_latex_names_a_protocol_that_all_share_in_the_caption_alone() -> None:
+    text = as_latex(RECORD | {"printed": RECORD["printed"][:1]})
+    assert r"\caption{AP table of my\_set, by shapes\_fpn}" in text
+    assert "protocol &" not in text
 
 
 def test_latex_keeps_the_notes_as_comments() -> None:

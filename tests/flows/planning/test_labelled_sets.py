@@ -113,6 +113,16 @@ def test_a_set_that_does_not_fit_is_refused_in_one_line(voc: Path, overrides: li
     assert "\n" not in str(caught.value)
 
 
+def test_lists_that_are_not_the_named_protocols_stand_under_the_table(voc: Path) -> None:
+    for train, departs in (("[2007_trainval]", True), ("[2007_trainval, 2012_trainval]", False)):
+        changes = [
+            f"sets.voc={{kind: voc, folder: '{voc}', train: {train}}}", "protocols={voc_c4_24k: {set: voc}}",
+            "pretrain.student=resnet50",
+        ]  # fmt: skip
+        notes = " ".join(make_plan(load_profile("demo", changes)).stages[-1].settings["notes"])
+        assert ("departs from voc_c4_24k: lists 2007_trainval to train" in notes) is departs
+
+
 def test_images_of_a_set_are_counted_by_its_lists(voc: Path) -> None:
     settings = load_profile("demo", [f"sets.own={json.dumps({'kind': 'voc', 'folder': str(voc)})}"]).sets["own"]
     assert image_counts(settings) == {"pool": 0, "train": 2, "val": 2}
