@@ -26,8 +26,10 @@ from flows.left_out import find_left_out
 from flows.logins import without_login
 from flows.orchestration.prefect_server import api_address, own_server, pages_address
 from flows.orchestration.slots import free_slots
-from flows.planning.plan import Plan, Stage, StageKind, make_plan, partial_aggregate
+from flows.planning.partial_table import partial_aggregate
+from flows.planning.plan import make_plan
 from flows.planning.selection import select
+from flows.planning.stages import Plan, Stage, StageKind
 from flows.progress import describe_plan, make_reporter
 from flows.reconcile import reconcile
 from flows.report import write_benchmark_report

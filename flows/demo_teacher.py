@@ -10,7 +10,8 @@ from rich.console import Console
 from flows.home import home
 from flows.interrupt import treat_sigterm_as_ctrl_c
 from flows.planning.keys import key_of, key_parts
-from flows.planning.plan import Stage, make_plan
+from flows.planning.plan import make_plan
+from flows.planning.stages import Stage
 from flows.profiles import load_profile
 from flows.progress import make_reporter
 from flows.store.store import Store

@@ -1,6 +1,6 @@
 """What is said of a benchmark's stages that failed: in its state, and in the holes of its table."""
 
-from flows.planning.plan import Plan, Stage
+from flows.planning.stages import Plan, Stage
 from flows.run_record import NOT_ASKED_FOR
 from pcd.errors import PCDError, StageFailedError
 

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from flows.planning.plan import Plan
+from flows.planning.stages import Plan
 
 __all__ = ["Event", "Journal", "Outcome", "Run", "StageStatus", "Whom", "describe_stages", "read_journals"]
 

@@ -1,6 +1,6 @@
 """Cells that `--only` leaves out: those that the store has stand in the table all the same."""
 
-from flows.planning.plan import Plan
+from flows.planning.stages import Plan
 from flows.runner import Runner
 
 __all__ = ["find_left_out"]

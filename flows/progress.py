@@ -16,7 +16,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-from flows.planning.plan import Plan, Stage
+from flows.planning.stages import Plan, Stage
 from flows.supervision.supervisor import MetricLine
 
 __all__ = ["Bars", "Lines", "Reporter", "describe_plan", "make_reporter"]

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from flows.home import home, tracking_uri
 from flows.logins import without_login
-from flows.planning.plan import Plan
+from flows.planning.stages import Plan
 from pcd.stage import write_json
 
 __all__ = [

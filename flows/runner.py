@@ -13,7 +13,7 @@ from typing import Any
 from flows.journal import Journal
 from flows.orchestration.slots import prefect_slots
 from flows.planning.costs import remember
-from flows.planning.plan import Plan, Stage
+from flows.planning.stages import Plan, Stage
 from flows.progress import Reporter
 from flows.store.store import Store
 from flows.supervision.devices import Devices, lease_devices

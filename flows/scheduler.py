@@ -7,7 +7,7 @@ from typing import Any, Final
 from prefect.exceptions import TerminationSignal
 from prefect.futures import PrefectFuture
 
-from flows.planning.plan import Plan, Stage
+from flows.planning.stages import Plan, Stage
 from flows.runner import Runner
 from flows.supervision.processes import descendants_of, end_processes, identity
 from pcd.errors import StageFailedError

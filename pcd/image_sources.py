@@ -55,7 +55,7 @@ def open_pool(data: Path, places: Mapping[str, str] | None = None) -> "FolderIma
 
 
 def open_images(pool: Path, processes: int = 1) -> "FolderImages | ShardImages":
-    """A folder of images or of shards, or a pattern of shards (see `list_pool`), which `processes` read through once.
+    """A folder of images or of shards, or a pattern of shards (see `scan_pool`), which `processes` read through once.
 
     Raises PCDError if there is none or a shard is damaged.
     """

@@ -12,7 +12,7 @@ from flows.store.upkeep import gc, push, verify
 from pcd.errors import PCDError
 
 if TYPE_CHECKING:
-    from flows.planning.plan import Plan
+    from flows.planning.stages import Plan
     from flows.store.listing import Stored
 
 __all__ = ["store"]

@@ -16,8 +16,8 @@ from typing import Any, Final, Literal
 from flows.json_object import json_object
 from flows.planning.hardware import Hardware, hardware_here, hardware_of
 from flows.planning.measurements import Measurement, measure, read_measurements, write_measurement
-from flows.planning.plan import Plan, Stage
 from flows.planning.stage_work import Circumstances, Images, Work, circumstances, work_of
+from flows.planning.stages import Plan, Stage
 
 __all__ = ["Basis", "CostModel", "Estimate", "remember"]
 

@@ -8,15 +8,14 @@ from eval.references import published
 from flows.planning.input_files import InputFiles, data_files, supervised_files, teacher_files
 from flows.planning.labelled_sets import data_stage, places, set_of, without_places
 from flows.planning.matrix import Cell, changed
-from flows.planning.partial_table import partial_aggregate
-from flows.planning.stages import CELL_KINDS, MODULES, Plan, Stage, StageKind, StageList
+from flows.planning.stages import CELL_KINDS, MODULES, Plan, StageKind, StageList
 from flows.planning.table_notes import table_notes
 from flows.settings import Benchmark
 from pcd.arms.weights import SUPERVISED_WEIGHTS
 from pcd.settings import of_arm
 from pcd.teachers.registry import TEACHERS
 
-__all__ = ["Plan", "Stage", "StageKind", "make_plan", "partial_aggregate"]
+__all__ = ["make_plan"]
 
 _SAID_OF_WEIGHTS: Final = {
     "url", "obtain", "title", "megabytes", "reported_hash", "accuracy", "source", "unverified", "mean", "std",

@@ -9,9 +9,9 @@ from typing import Any
 
 from flows.planning.costs import CostModel, Estimate
 from flows.planning.hardware import Hardware
-from flows.planning.plan import Plan, Stage
 from flows.planning.selection import select
 from flows.planning.stage_work import Images
+from flows.planning.stages import Plan, Stage
 from flows.store.manifest import read_manifest
 from flows.store.store import Store
 from flows.store.why import Difference, explain, in_words

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from flows.planning.matrix import nearest
-from flows.planning.plan import Plan, Stage
+from flows.planning.stages import Plan, Stage
 from pcd.errors import PCDError
 
 __all__ = ["select"]

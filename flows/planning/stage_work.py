@@ -10,7 +10,7 @@ from eval.settings import ClassSet, DataSettings, LabelledSet, ShapesData
 from flows.planning.input_files import image_counts
 from flows.planning.measurements import CUDA_MB
 from flows.planning.network_work import backbone_size, detector_gmacs, detector_millions, mlp_gmacs, trunk_gmacs
-from flows.planning.plan import Plan, Stage
+from flows.planning.stages import Plan, Stage
 from pcd.teachers.registry import TEACHERS
 
 __all__ = ["ASSUMED_IMAGES", "Circumstances", "Images", "Work", "circumstances", "work_of"]

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 from flows.home import home
-from flows.planning.plan import Stage
+from flows.planning.stages import Stage
 from flows.store.exchange import Exchange, sum_of
 from flows.store.index import StoreIndex
 from flows.store.manifest import (

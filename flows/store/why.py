@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from flows.planning.plan import Stage
+from flows.planning.stages import Stage
 from flows.store.manifest import MANIFEST, misfits, read_manifest
 from flows.store.store import Store
 from pcd.flat import flatten

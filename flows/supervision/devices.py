@@ -26,7 +26,7 @@ from typing import Any, Final, Literal
 
 import psutil
 
-from flows.planning.plan import Stage
+from flows.planning.stages import Stage
 from flows.settings import Runtime
 from flows.supervision.inventory import Inventory, find_devices, list_gpus
 from flows.supervision.processes import identity, is_alive, marked_processes

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from flows.home import home
-from flows.planning.plan import Stage
+from flows.planning.stages import Stage
 from flows.settings import Runtime
 from flows.supervision.devices import DEVICES, Devices
 from flows.supervision.heartbeat import Heartbeat, Pulse

@@ -4,7 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
-from flows.planning.plan import Plan, Stage, make_plan
+from flows.planning.plan import make_plan
+from flows.planning.stages import Plan, Stage
 from flows.profiles import load_profile
 from flows.run_record import RunRecord, write_record
 from flows.store.store import Store, open_store

@@ -9,8 +9,9 @@ from rich.console import Console
 from flows.benchmark import _aggregate_what_there_is
 from flows.journal import Journal, Run
 from flows.left_out import find_left_out
-from flows.planning.plan import Plan, Stage, make_plan
+from flows.planning.plan import make_plan
 from flows.planning.selection import select
+from flows.planning.stages import Plan, Stage
 from flows.profiles import load_profile
 from flows.progress import Lines
 from flows.run_record import NOT_ASKED_FOR

@@ -3,8 +3,9 @@ import io
 import pytest
 from rich.console import Console
 
-from flows.planning.plan import Plan, make_plan
+from flows.planning.plan import make_plan
 from flows.planning.selection import select
+from flows.planning.stages import Plan
 from flows.profiles import load_profile
 from flows.progress import Bars, Lines, describe_plan, make_reporter
 

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from flows.planning.plan import Plan, Stage, make_plan
+from flows.planning.plan import make_plan
+from flows.planning.stages import Plan, Stage
 from flows.profiles import load_profile
 from flows.scheduler import bring_all_about
 

@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from flows.commands.export import export_pretrained
-from flows.planning.plan import Plan, Stage, make_plan
+from flows.planning.plan import make_plan
+from flows.planning.stages import Plan, Stage
 from flows.profiles import load_profile
 from flows.run_record import RunRecord
 from flows.store.store import Store

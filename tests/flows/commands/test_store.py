@@ -10,7 +10,8 @@ import pytest
 from click.testing import CliRunner, Result
 
 from flows.cli import main
-from flows.planning.plan import Plan, make_plan
+from flows.planning.plan import make_plan
+from flows.planning.stages import Plan
 from flows.profiles import load_profile
 from flows.run_record import latest_record, write_record
 from flows.store.store import open_store

@@ -7,7 +7,8 @@ import pytest
 import torch
 
 from flows.planning.keys import source_files
-from flows.planning.plan import Stage, make_plan
+from flows.planning.plan import make_plan
+from flows.planning.stages import Stage
 from flows.profiles import load_profile
 from flows.settings import Benchmark
 from pcd.arms import ARMS

@@ -10,8 +10,9 @@ from flows.environment import describe_environment
 from flows.planning.costs import CostModel, Estimate, remember
 from flows.planning.hardware import hardware_here
 from flows.planning.measurements import Measurement, read_measurements, write_measurement
-from flows.planning.plan import Plan, Stage, make_plan
+from flows.planning.plan import make_plan
 from flows.planning.stage_work import circumstances, work_of
+from flows.planning.stages import Plan, Stage
 from flows.profiles import load_profile
 from tests.eval.datasets.conftest import write_voc
 

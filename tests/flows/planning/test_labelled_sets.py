@@ -8,7 +8,8 @@ import pytest
 
 from flows.planning.input_files import data_files, image_counts
 from flows.planning.partial_table import partial_aggregate
-from flows.planning.plan import Plan, make_plan
+from flows.planning.plan import make_plan
+from flows.planning.stages import Plan
 from flows.profiles import load_profile
 from pcd.errors import PCDError
 from tests.eval.datasets.conftest import VOC_OBJECT, save_noise, write_voc

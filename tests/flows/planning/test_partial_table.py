@@ -2,7 +2,8 @@ import pytest
 
 from flows.planning.keys import key_of
 from flows.planning.partial_table import partial_aggregate
-from flows.planning.plan import Plan, make_plan
+from flows.planning.plan import make_plan
+from flows.planning.stages import Plan
 from flows.profiles import load_profile
 
 

@@ -6,9 +6,10 @@ import pytest
 
 from flows.planning.hardware import hardware_here
 from flows.planning.measurements import Measurement, write_measurement
-from flows.planning.plan import Plan, Stage, make_plan
+from flows.planning.plan import make_plan
 from flows.planning.plan_report import PlanReport, StageReport, as_json, command_of, report_plan
 from flows.planning.stage_work import circumstances, work_of
+from flows.planning.stages import Plan, Stage
 from flows.profiles import load_profile
 from flows.store.store import Store, open_store
 

@@ -9,8 +9,9 @@ from PIL import Image
 
 from flows.planning.costs import CostModel
 from flows.planning.partial_table import partial_aggregate
-from flows.planning.plan import Plan, make_plan
+from flows.planning.plan import make_plan
 from flows.planning.plan_report import report_plan
+from flows.planning.stages import Plan
 from flows.profiles import load_profile
 from flows.store.store import open_store
 from pcd.errors import PCDError

@@ -1,7 +1,8 @@
 import pytest
 
-from flows.planning.plan import Plan, make_plan
+from flows.planning.plan import make_plan
 from flows.planning.selection import select
+from flows.planning.stages import Plan
 from flows.profiles import load_profile
 from pcd.errors import PCDError
 

@@ -15,7 +15,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from flows.planning.plan import Stage, make_plan
+from flows.planning.plan import make_plan
+from flows.planning.stages import Stage
 from flows.profiles import load_profile
 from flows.store.manifest import damaged_files, read_manifest
 from flows.store.remote_store import RemoteStore

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 from moto.server import ThreadedMotoServer
 
-from flows.planning.plan import Stage, make_plan
+from flows.planning.plan import make_plan
+from flows.planning.stages import Stage
 from flows.profiles import load_profile
 from flows.run_results import fetch_stages
 from flows.store import remote_files

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.planning.plan import Stage, make_plan
+from flows.planning.plan import make_plan
+from flows.planning.stages import Stage
 from flows.profiles import load_profile
 from flows.store.store import StageState, Store
 from pcd.errors import StageStoppedError

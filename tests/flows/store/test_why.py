@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 
 from flows.planning.keys import key_of
-from flows.planning.plan import Stage, make_plan
+from flows.planning.plan import make_plan
+from flows.planning.stages import Stage
 from flows.profiles import load_profile
 from flows.store.store import Store
 from flows.store.why import Difference, explain, in_words

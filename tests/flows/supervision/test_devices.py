@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.planning.plan import Stage, make_plan
+from flows.planning.plan import make_plan
+from flows.planning.stages import Stage
 from flows.profiles import load_profile
 from flows.settings import Runtime
 from flows.supervision.devices import DEVICES, LEASE, lease, lease_devices, lock_folder, waiting_leases

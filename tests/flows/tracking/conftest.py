@@ -9,7 +9,8 @@ from mlflow import MlflowClient
 from mlflow.entities import Run as TrackedRun
 
 from flows.journal import Journal, Run, describe_stages
-from flows.planning.plan import Plan, make_plan
+from flows.planning.plan import make_plan
+from flows.planning.stages import Plan
 from flows.profiles import load_profile
 from pcd.export import export_backbone, export_for_detectron2
 from pcd.students import build_student
