@@ -16,6 +16,7 @@ from detectron2.layers import FrozenBatchNorm2d, NaiveSyncBatchNorm
 from torch import nn
 
 from eval.data import DataSet
+from eval.datasets.cityscapes_score import MISSING_SCRIPTS, has_scripts
 from eval.detectron.backbone import backbone_modules
 from eval.finetune_settings import FinetuneSettings
 from eval.protocols import departures, other_share
@@ -104,14 +105,16 @@ def check_annotations(settings: FinetuneSettings, data: DataSet) -> tuple[list[s
 
     That is as polygons where all of them are, crowds apart, as Detectron2 does; None where none is trained.
 
-    Raises PCDError if there is none, the architecture needs masks and an object has none, or the evaluation needs a set
-    of another kind.
+    Raises PCDError if there is none, the architecture needs masks and an object has none, the evaluation needs a set of
+    another kind, or it is not installed.
     """
     if data.score is None or settings.score_by not in ("coco", data.score):
         kind = data.score or "classes of images"
         raise PCDError(
             f"the set {data.name} is of kind {kind}, which score_by {settings.score_by} cannot judge; name another set"
         )
+    if settings.score_by == "cityscapes" and not has_scripts():  # after the training would be late to say so
+        raise PCDError(f"{MISSING_SCRIPTS}, and fine-tune again")
     coco = json.loads(data.train.annotations.read_text())
     objects = _objects(coco)
     if not objects:

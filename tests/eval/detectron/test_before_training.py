@@ -1,6 +1,7 @@
 """What is looked at before the first step."""
 
 import json
+import sys
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -53,6 +54,16 @@ def test_the_recipe_is_told_and_kept(
     assert "a protocol of its own" in told
     assert "4 images x 8 iterations" in told
     assert "pyramid 8 BatchNorm2d" in told
+
+
+def test_an_evaluation_that_is_not_installed_is_told_before_the_training(
+    settings: FinetuneSettings, data: DataSet, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    judged, of_cityscapes = settings.model_copy(update={"score_by": "cityscapes"}), replace(data, score="cityscapes")
+    assert check_annotations(judged, of_cityscapes)
+    monkeypatch.setitem(sys.modules, "cityscapesscripts", None)
+    with pytest.raises(PCDError, match=r"is not installed; pip install 'pcd-benchmark\[cityscapes\]', and fine-tune"):
+        check_annotations(judged, of_cityscapes)
 
 
 def test_the_departure_from_a_named_protocol_is_told(
