@@ -18,15 +18,15 @@ def report_tables(record: Mapping[str, Any]) -> list[Table]:
     """By arm, what else the benchmark has, and by cell: the parts that `record` lacks are left out."""
     bases = " and ".join(record.get("baselines") or [record.get("baseline", "the baseline")])
     protocols = list(dict.fromkeys(str(arm["protocol"]) for arm in record.get("printed", ())))
-    by = f", by {protocols[0]}" if len(protocols) == 1 else ""
+    by, shared = (f", by {protocols[0]}", ["protocol"]) if len(protocols) == 1 else ("", [])
     arms = _table(
         "By arm",
         f"Per cent{by}: mean ± standard deviation over n seeds; * the best, ~ not told from it (see the notes); Δ is "
         f"the difference to {bases}.",
-        without(stacked_arms(record), *(["protocol"] if by else [])),
+        without(stacked_arms(record), *shared),
     )
     further = [
-        _table(title, "Per cent, with the ends of each interval.", _as_stacked(rows))
+        _table(title, "Per cent, with the ends of each interval.", without(_as_stacked(rows), *shared))
         for title, rows in record.get("further", {}).items()
         if title not in _STAND_BY_ARM
     ]
