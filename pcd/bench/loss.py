@@ -72,7 +72,7 @@ def _against_the_plain_formula(device: torch.device) -> Iterator[Row | Skipped]:
 def _too_large(pixels: int, device: torch.device) -> str | None:
     needed = _COPIES * 4 * pixels * _METHOD["negatives"]
     there = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else available_memory()
-    if there is None or there > needed:
+    if there > needed:
         return None
     return f"the plain formula needs {needed / 2**30:.0f} GiB, {there / 2**30:.0f} are free"
 

@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 
-from pcd.checkpoint import load_checkpoint, save_checkpoint
+from pcd.checkpoint import save_checkpoint
 from pcd.errors import PCDError
 from pcd.heads import build_vector_head
 from pcd.image_sources import open_pool
@@ -25,6 +25,7 @@ from pcd.images import EpochBatches, TwoViewImages, iterate
 from pcd.optim import build_optimizer, set_learning_rate
 from pcd.photometric import photometric
 from pcd.precision import autocast_type
+from pcd.resume import load_own_checkpoint
 from pcd.schedule import cosine_with_warmup
 from pcd.settings import OptimizerSettings, Settings, ViewSettings, setting
 from pcd.stage import Spec, Stopped, run_stage, write_json
@@ -126,8 +127,9 @@ def train_demo_teacher(spec: Spec) -> dict[str, Any]:
         done = step + 1
         spec.metrics.log(done, total, {"loss": loss.item(), "spread": _spread(key1)})
         if done % per_epoch == 0 or spec.stop_requested:
-            state = {"step": done, "learner": learner.state_dict(), "slow": slow.state_dict()}
-            save_checkpoint(spec.out / "checkpoint.pt", state | {"optimizer": optimizer.state_dict()})
+            state = {"step": done, "settings": spec.settings, "optimizer": optimizer.state_dict()}
+            state |= {"learner": learner.state_dict(), "slow": slow.state_dict()}
+            save_checkpoint(spec.out / "checkpoint.pt", state)
         if spec.stop_requested and done < total:
             raise Stopped
     return _publish(spec, slow, settings, total)
@@ -151,14 +153,13 @@ def _spread(vectors: Tensor) -> float:
 
 
 def _resume(spec: Spec, learner: nn.Module, slow: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    state = load_checkpoint(spec.out / "checkpoint.pt")
-    if state:
-        learner.load_state_dict(state["learner"])
-        slow.load_state_dict(state["slow"])
-        optimizer.load_state_dict(state["optimizer"])
-    first = int(state["step"]) if state else 0
-    spec.metrics.drop_after(first)
-    return first
+    state = load_own_checkpoint(spec)
+    if state is None:
+        return 0
+    learner.load_state_dict(state["learner"])
+    slow.load_state_dict(state["slow"])
+    optimizer.load_state_dict(state["optimizer"])
+    return int(state["step"])
 
 
 def _publish(spec: Spec, slow: _Encoder, settings: DemoTeacherSettings, steps: int) -> dict[str, Any]:
