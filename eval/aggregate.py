@@ -44,8 +44,7 @@ def aggregate(spec: Spec) -> dict[str, Any]:
     evaluated = [Evaluated(cell.arm, cell.protocol, folders[cell.cell]) for cell in cells]
     drawn = draw_arms(evaluated, spec.runtime["threads"])
     intervals = arm_intervals(drawn)
-    against = list(dict.fromkeys([records[0]["arm"], *baselines]))
-    differences = arm_differences(by_cell, against, drawn)
+    differences = arm_differences(by_cell, spec.settings["against"], drawn)
     further, legend = {}, [standing_note(noise_ap)] if standing else []
     if len(differences):
         further["Differences between arms"] = printed_differences(differences)
@@ -61,7 +60,7 @@ def aggregate(spec: Spec) -> dict[str, Any]:
     mistakes = arm_mistakes(evaluated)
     if len(mistakes):
         mistakes.to_csv(spec.out / "mistakes.csv", index=False, float_format="%.4f")
-        draw_mistakes(mistakes, spec.out / "mistakes.png")
+        draw_mistakes(mistakes, [record["arm"] for record in records], spec.out / "mistakes.png")
     title = f"AP table of {spec.settings['benchmark']}"
     title += f" ({len(cells)} of {len(cells) + len(holes)} cells)" if holes else ""
     frames = {"intervals": intervals, "differences": differences}

@@ -130,7 +130,8 @@ def _of(cells: Sequence[str], groups: Mapping[str, Sequence[str]]) -> str:
 
 def _change(was: str | None, became: str | None) -> str:
     """Long values are cut, behind the place where they part."""
-    parts = next((i for i, (a, b) in enumerate(zip(was or "", became or "", strict=False)) if a != b), 0)
+    shorter = min(len(was or ""), len(became or ""))
+    parts = next((i for i in range(shorter) if was and became and was[i] != became[i]), shorter)
     start = max(0, parts - 20) if max(len(was or ""), len(became or "")) > _LONGEST else 0
     return f"{_told(was, start)} -> {_told(became, start)}"
 

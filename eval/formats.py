@@ -73,7 +73,7 @@ def as_latex(record: Mapping[str, Any]) -> str:
     layout = "".join("l" if name in NAMES and name != "n" else "r" for name in columns)
     style = shown.style.hide(axis="index").format(escape="latex").format_index(escape="latex", axis="columns")
     style = style.apply(lambda _: ["textbf: --rwrap;" if of else "" for of in best], subset=["AP"])
-    name = str(record["title"]).rpartition(" of ")[2].partition(" ")[0]
+    name = str(record["title"]).removeprefix("AP table of ").partition(" ")[0]
     caption = str(record["title"]) + (f", by {only}" if only else "")
     table = style.to_latex(
         hrules=True, column_format=layout, caption=caption.replace("_", r"\_"), label=f"tab:{name}",

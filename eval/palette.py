@@ -1,4 +1,4 @@
-"""Colours of figures: one arm has one colour in all of a benchmark's figures."""
+"""Colours of figures: an arm has the same one wherever arms are told apart by colour."""
 
 from collections.abc import Iterable
 from typing import Any, Final

@@ -17,7 +17,8 @@ NAMES: Final = ("arm", "protocol", "n", "cell", "figure")
 """Columns that name a row. `figure` is box or mask, or which accuracy, whose value stands in the column of AP."""
 
 _OF_DETECTORS: Final = ("AP", "AP50", "AP75", "APs", "APm", "APl")
-_ACCURACIES: Final = {metric: label for metric, label in HEADLINES.items() if "/" not in metric}
+_ACCURACIES: Final = {"top1": HEADLINES["top1"], "top5": "top5", "knn_top1": HEADLINES["knn_top1"]}
+"""Metric to its name in the tables."""
 
 
 def stacked_arms(record: Mapping[str, Any]) -> Stacked:
@@ -75,7 +76,7 @@ def _lines(
 ) -> list[tuple[str, ...]]:
     """Of what is given; of nothing one line of dashes."""
     told = [(kind, [figures.get(name, ABSENT) for name in columns]) for kind, figures in lines]
-    given = [line for line in told if set(line[1]) != {ABSENT}] or told[:1]
+    given = [line for line in told if set(line[1]) != {ABSENT}] or [(ABSENT, told[0][1])]
     return [(*names, kind, *figures) for kind, figures in given]
 
 

@@ -166,9 +166,9 @@ class Benchmark(Settings):
     pretrain: PretrainSettings = PretrainSettings()
     noise_ap: float = setting(
         0.3,
-        "difference of AP, per cent, between two runs of one setting that passes for chance in `pcd rerun`: 0.3 is a "
-        "word on COCO (facebookresearch/moco#39), small sets move more (facebookresearch/detectron2#4260: about 2); "
-        "a judgement, which changes no result",
+        "difference of AP, per cent, between two runs of one setting that passes for chance, in `pcd rerun`, and in "
+        "the table (~) and `pcd compare` where an arm has one seed: 0.3 is a word on COCO (facebookresearch/moco#39), "
+        "small sets move more (facebookresearch/detectron2#4260: about 2); a judgement, which changes no AP",
         "ours",
         ge=0,
     )

@@ -217,8 +217,8 @@ def write_json(path: Path, data: Any) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write whole or not at all; a device or a pipe is written to as it is, and stays what it is."""
-    if path.exists() and not path.is_file():
+    """Write whole or not at all; a device, a pipe or a link is written to as it is, and stays what it is."""
+    if path.is_symlink() or (path.exists() and not path.is_file()):
         path.write_text(text)
         return
     temporary = path.with_name(f".{path.name}.part")

@@ -1,5 +1,6 @@
 """The figures of arm_intervals and arm_mistakes."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -57,21 +58,21 @@ def _draw_line(
     axes.plot(value, y, "o", color=colour, markersize=4)
 
 
-def draw_mistakes(mistakes: pd.DataFrame, path: Path) -> None:
-    """One panel per protocol and task: what each kind of mistake costs each arm."""
-    colours = arm_colours(mistakes["arm"])
+def draw_mistakes(mistakes: pd.DataFrame, arms: Sequence[str], path: Path) -> None:
+    """One panel per protocol and task: what each kind of mistake costs each arm; `arms` are all of the table."""
+    colours = arm_colours(arms)
     panels = list(dict.fromkeys(zip(mistakes["protocol"], mistakes["task"], strict=True)))
     figure = Figure(figsize=(8, 2.6 * len(panels) + 0.3), layout="constrained")
     for axes, (protocol, task) in zip(figure.subplots(len(panels), 1, squeeze=False)[:, 0], panels, strict=True):
         rows = mistakes[(mistakes["protocol"] == protocol) & (mistakes["task"] == task)]
-        arms = list(dict.fromkeys(rows["arm"]))
-        width = 0.8 / len(arms)
-        for i, arm in enumerate(arms):
+        shown = list(dict.fromkeys(rows["arm"]))
+        width = 0.8 / len(shown)
+        for i, arm in enumerate(shown):
             costs = rows[rows["arm"] == arm].set_index("kind")["cost"].reindex(list(KINDS))
-            places = np.arange(len(KINDS)) + (i - (len(arms) - 1) / 2) * width
+            places = np.arange(len(KINDS)) + (i - (len(shown) - 1) / 2) * width
             axes.bar(places, costs, 0.9 * width, label=arm, color=colours[arm])
         axes.set(xticks=range(len(KINDS)), xticklabels=list(KINDS), ylabel="points of AP50")
         axes.set_title(f"{protocol}: what {TASK_LABELS[task]} mistakes cost", fontsize=10)
-        axes.legend(frameon=False, fontsize=8, ncols=min(len(arms), 5))
+        axes.legend(frameon=False, fontsize=8, ncols=min(len(shown), 5))
         axes.spines[["top", "right"]].set_visible(False)
     figure.savefig(path, dpi=110)

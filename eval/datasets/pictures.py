@@ -32,7 +32,7 @@ def picture_size(path: Path) -> tuple[int, int]:
         with Image.open(path) as image:
             width, height = image.size
             # An eighth of a JPEG's pixels takes half the time, and still every byte that they are made of.
-            image.draft("L", (width // 8, height // 8))
+            image.draft("L", (max(1, width // 8), max(1, height // 8)))
             image.load()
             turned = image.getexif().get(_ORIENTATION, 1) in (5, 6, 7, 8)
     except UnidentifiedImageError:

@@ -94,8 +94,9 @@ def table_figures(source: Source, record: Mapping[str, Any], curves: Mapping[str
     found.add(
         source, "intervals.png", "intervals", "Intervals and differences",
         "Left, each arm's AP with its interval over images; right, its difference to other arms: the thick line holds "
-        "the chance of the images (the same for both arms), the thin one that of the seeds. A difference is more than "
-        "chance where neither touches 0.",
+        "the chance of the images (the same for both arms), the thin one that of the seeds (none where an arm has one: "
+        "images alone say nothing of what another seed gives). A difference is more than chance where both are there "
+        "and neither touches 0.",
         lambda: interval_words(folder / "intervals.csv"),
     )  # fmt: skip
     found.add(
@@ -106,9 +107,9 @@ def table_figures(source: Source, record: Mapping[str, Any], curves: Mapping[str
     )  # fmt: skip
     found.add(
         source, "losses.png", "losses", "Losses",
-        "The loss by step, as a mean of five records, a line for each seed; an arm has its colour in every figure. "
-        "Fine-tuning losses of the arms can be compared with each other; those of pre-trainings only where the "
-        "objective is the same.",
+        "The loss by step, as a mean of five records, a line for each seed; an arm has the same colour here and among "
+        "the mistakes. Fine-tuning losses of the arms can be compared with each other; those of pre-trainings only "
+        "where the objective is the same.",
         lambda: loss_words(curves),
     )  # fmt: skip
     return found

@@ -28,7 +28,7 @@ def report_tables(record: Mapping[str, Any]) -> list[Table]:
     further = [
         _table(title, "Per cent, with the ends of each interval.", without(_as_stacked(rows), *shared))
         for title, rows in record.get("further", {}).items()
-        if title not in _STAND_BY_ARM
+        if title not in _STAND_BY_ARM or not record.get("intervals")  # a table of before they stood there
     ]
     cells = _table("By cell", "Per cent; a dash where there is no figure.", stacked_cells(record))
     return [table for table in (arms, *further, cells) if table.rows]

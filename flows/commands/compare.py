@@ -49,20 +49,17 @@ def compare(before: str, after: str, as_json: bool) -> None:
         keys = {"before": old.key, "after": new.key}
         click.echo(json.dumps({"runs": keys, "figures": rows, "changes": changed}, indent=2))
         return
-    from rich.console import Console
+    from flows.commands.terminal_table import plain_table, print_tables
 
-    from flows.commands.terminal_table import plain_table
-
-    console = Console(width=None if Console().is_terminal else 120, highlight=False)
     title = f"{new.part or new.name} ({new.key[:12]}) against {old.part or old.name} ({old.key[:12]})"
-    console.print(plain_table(title, printed_comparison(table)))
-    console.print(f"- {comparison_note(max(of_old.noise_ap, of_new.noise_ap))}", markup=False)
+    note = comparison_note(max(of_old.noise_ap, of_new.noise_ap))
+    print_tables([plain_table(title, printed_comparison(table))], [note])
     together = set(table.loc[table["n before"] > 0, "protocol"]) & set(table.loc[table["n after"] > 0, "protocol"])
     if not together:
-        console.print("The runs have no protocol in common: nothing here can be compared.")
+        click.echo("The runs have no protocol in common: nothing here can be compared.")
     for base, lines in changed.items():
-        console.print(f"{base}:", markup=False)
+        click.echo(f"{base}:")
         for line in lines:
-            console.print(f"  {line}", markup=False)
+            click.echo(f"  {line}")
     if not changed:
-        console.print("Nothing else differs: settings, data, source, versions and hardware are the same.")
+        click.echo("Nothing else differs: settings, data, source, versions and hardware are the same.")

@@ -186,9 +186,11 @@ def _add_table(stages: StageList, benchmark: Benchmark, records: Sequence[Mappin
     set_places = {name: (_places_in(benchmark, name) or {})["data_places"] for name in labelled if name}
     runtime = {**(_places_in(benchmark, None) or {}), **({"set_places": set_places} if set_places else {})}
     supervised = ["supervised"] if "supervised" in benchmark.arms else []
+    baselines = list(dict.fromkeys([benchmark.baseline, *supervised]))
     settings = {
         "benchmark": benchmark.name,
-        "baselines": list(dict.fromkeys([benchmark.baseline, *supervised])),
+        "baselines": baselines,
+        "against": list(dict.fromkeys([benchmark.arms[0], *baselines])),
         "noise_ap": benchmark.noise_ap,
         "published": _published(benchmark),
         "cells": list(records),

@@ -45,6 +45,7 @@ def spec(tmp_path_factory: pytest.TempPathFactory, new_spec: Callable[..., Path]
     settings = {
         "benchmark": "handmade",
         "baselines": ["random"],
+        "against": ["pcd", "random"],
         "noise_ap": 2.0,
         "published": [],
         "cells": cells,

@@ -107,6 +107,11 @@ def test_long_values_are_told_where_they_part() -> None:
     assert changes(before, after) == {"settings": [f"list: …{'x' * 20}a -> …{'x' * 20}b"]}
 
 
+def test_a_long_value_that_goes_on_is_told_where_it_does() -> None:
+    before, after = ([cell("pcd", 0, 1.0, settings={"list": "x" * n})] for n in (70, 75))
+    assert changes(before, after) == {"settings": [f"list: …{'x' * 20} -> …{'x' * 25}"]}
+
+
 def test_cells_of_one_run_and_holes_are_named() -> None:
     hole = CellRun(cell="pcd.fpn.seed1", group="pcd.fpn", hole="killed")
     found = changes([cell("pcd", 0, 1.0), cell("pcd", 1, 1.0)], [hole, cell("seed", 0, 1.0)])

@@ -29,6 +29,10 @@ def test_latex_escapes_names_and_says_its_signs_in_its_own_words() -> None:
     assert text.isascii()
 
 
+def test_latex_labels_an_incomplete_table_by_its_benchmark() -> None:
+    assert r"\label{tab:demo}" in as_latex(RECORD | {"title": "AP table of demo (3 of 4 cells)"})
+
+
 def test_latex_names_a_protocol_that_all_share_in_the_caption_alone() -> None:
     text = as_latex(RECORD | {"printed": RECORD["printed"][:1]})
     assert r"\caption{AP table of my\_set, by shapes\_fpn}" in text

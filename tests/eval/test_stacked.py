@@ -35,17 +35,19 @@ def test_an_accuracy_stands_in_the_column_of_ap() -> None:
 
 def test_an_arm_without_a_figure_keeps_one_line_of_dashes() -> None:
     lost = {"arm": "seed", "protocol": "fpn", "n": "0 of 3"}
-    assert stacked_arms(RECORD | {"printed": [*RECORD["printed"], lost]})[1][-1][:5] == (
-        "seed",
-        "fpn",
-        "0 of 3",
-        "box",
-        "–",
-    )
+    rows = stacked_arms(RECORD | {"printed": [*RECORD["printed"], lost]})[1]
+    assert rows[-1][:5] == ("seed", "fpn", "0 of 3", "–", "–")
 
 
 def test_a_cell_has_one_decimal_and_a_hole_dashes() -> None:
     cells = [{"cell": "pcd.fpn.seed0", "bbox/AP": 25.25, "bbox/APl": None, "segm/AP": 20.0}]
     columns, rows = stacked_cells({"cells": cells, "holes": [{"cell": "pcd.fpn.seed1", "reason": "out of memory"}]})
     assert columns == ("cell", "figure", "AP")
-    assert rows == [("pcd.fpn.seed0", "box", "25.2"), ("pcd.fpn.seed0", "mask", "20.0"), ("pcd.fpn.seed1", "box", "–")]
+    assert rows == [("pcd.fpn.seed0", "box", "25.2"), ("pcd.fpn.seed0", "mask", "20.0"), ("pcd.fpn.seed1", "–", "–")]
+
+
+def test_top5_of_a_probe_stands_below_its_top1() -> None:
+    cell = {"cell": "pcd.linear.seed0", "top1": 40.0, "top5": 70.0}
+    assert [row[1:] for row in stacked_cells({"cells": [cell]})[1]] == [("top-1", "40.0"), ("top5", "70.0")]
+    arm = {"arm": "pcd", "protocol": "linear", "n": "1", "top-1": "40.0", "top5": "70.0"}
+    assert [row[3:] for row in stacked_arms({"printed": [arm]})[1]] == [("top-1", "40.0"), ("top5", "70.0")]

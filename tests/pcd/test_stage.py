@@ -367,3 +367,11 @@ def test_a_pipe_that_is_written_to_stays_a_pipe(tmp_path: Path) -> None:
     finally:
         os.close(reader)
     assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_link_that_is_written_to_stays_a_link(tmp_path: Path) -> None:
+    (tmp_path / "link").symlink_to(tmp_path / "file")
+    (tmp_path / "file").write_text("before")
+    write_text(tmp_path / "link", "told")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "file").read_text() == "told"

@@ -100,7 +100,7 @@ def test_both_figures_fit_a_screen(
     ]
     differences = arm_differences(cell_table(figures), ["random"], drawn)
     draw_intervals(intervals, differences, tmp_path / "a.png")
-    draw_mistakes(arm_mistakes(cells), tmp_path / "b.png")
+    draw_mistakes(arm_mistakes(cells), ["pcd", "random"], tmp_path / "b.png")
     for name in ("a", "b"):
         with Image.open(tmp_path / f"{name}.png") as file:
             assert 150 < file.height < file.width < 1600

@@ -16,6 +16,12 @@ def test_a_size_is_that_of_the_whole_picture(tmp_path: Path, name: str) -> None:
     assert picture_size(tmp_path / name) == (61, 45)
 
 
+@pytest.mark.parametrize("size", [(7, 7), (5, 40), (1, 1)])
+def test_a_picture_may_be_small(tmp_path: Path, size: tuple[int, int]) -> None:
+    save_noise(tmp_path / "a.jpg", *size, 0)
+    assert picture_size(tmp_path / "a.jpg") == size
+
+
 @pytest.mark.parametrize("name", ["a.jpg", "a.png"])
 def test_a_picture_that_its_exif_record_turns_counts_as_turned(tmp_path: Path, name: str) -> None:
     exif = Image.Exif()

@@ -172,7 +172,7 @@ def test_a_key_is_the_hash_of_the_parts_that_are_shown() -> None:
     [
         ("mini", [], ["Protocol shapes_frozen: settings of this profile's own", "; its backbone learns nothing."]),
         ("demo", ["protocols={fpn_1x_frozen: {}}"], ["fpn_1x_frozen: as named", "; its backbone learns nothing."]),
-        ("demo", [], ["Protocol shapes_fpn: settings of this profile's own, by no published recipe."]),
+        ("smoke", [], ["Protocol smoke_fpn: settings of this profile's own, by no published recipe."]),
     ],
 )
 def test_the_notes_tell_a_frozen_backbone(profile: str, protocols: list[str], told: list[str]) -> None:
