@@ -1,12 +1,9 @@
 """What the method's tests share: one thread, seeded hypothesis, a tiny pool of images, stage folders, and tiny runs."""
 
 import json
-import multiprocessing
 import os
 import shutil
-import socket
 import sys
-import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,11 +11,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-import torch.distributed as dist
 from hypothesis import settings
 from PIL import Image
 
-from pcd.distributed import process_group
 from pcd.stage import Spec, read_spec
 from pcd.teachers.registry import DEMO_CHECKPOINT
 
@@ -152,39 +147,3 @@ def finished(tmp_path_factory: pytest.TempPathFactory, inputs: dict[str, Path]) 
 
     spec = tiny_spec(tmp_path_factory.mktemp("finished"), inputs)
     return spec.out, pretrain(spec)
-
-
-class _Failed(str):
-    """The traceback of a rank."""
-
-
-@pytest.fixture(scope="session")
-def of_two_ranks() -> Callable[[Callable[[], Any]], list[Any]]:
-    """What a function gives on each rank of a real group of two processes."""
-
-    def run(work: Callable[[], Any]) -> list[Any]:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
-        context = multiprocessing.get_context("fork")  # so that `work` may be a lambda, and torch is imported already
-        answers: Any = context.Queue()
-
-        def join(number: int) -> None:
-            os.environ |= {"RANK": str(number), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-            try:
-                with process_group("cpu"):
-                    dist.barrier()  # gloo fails on a rank that is still joining when the other has left
-                    answers.put((number, work()))
-            except BaseException:
-                answers.put((number, _Failed(traceback.format_exc())))
-
-        processes = [context.Process(target=join, args=(number,)) for number in range(2)]
-        for process in processes:
-            process.start()
-        gathered = dict(answers.get(timeout=60) for _ in processes)
-        for process in processes:
-            process.join(60)
-        assert not any(isinstance(answer, _Failed) for answer in gathered.values()), gathered
-        return [gathered[0], gathered[1]]
-
-    return run

@@ -1,9 +1,3 @@
-import multiprocessing
-import os
-import socket
-from collections.abc import Callable
-from typing import Any
-
 import pytest
 import torch
 from torch import Tensor, nn
@@ -22,10 +16,9 @@ from pcd.distributed import (
 )
 from pcd.pairing import paired_loss
 from pcd.settings import LossSettings
-from pcd.stage import Finished
+from tests.pcd.two_ranks import FINISHED, on_two_ranks
 
 CPU = torch.device("cpu")
-TwoRanks = Callable[[Callable[[], Any]], list[Any]]
 
 
 def test_alone_this_is_rank_0() -> None:
@@ -59,71 +52,52 @@ def test_alone_no_process_group_is_joined(monkeypatch: pytest.MonkeyPatch) -> No
 
 @pytest.mark.parametrize("found_by", [0, 1])
 def test_a_result_that_one_rank_found_ends_all_of_them(found_by: int) -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    context = multiprocessing.get_context("fork")
-    answers: Any = context.Queue()
-
-    def join(number: int) -> None:
-        os.environ |= {"RANK": str(number), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-        try:
-            with process_group("cpu", found_result=number == found_by):
-                answers.put("went on")
-        except Finished:
-            answers.put("finished")
-
-    processes = [context.Process(target=join, args=(number,)) for number in range(2)]
-    for process in processes:
-        process.start()
-    assert [answers.get(timeout=60) for _ in processes] == ["finished", "finished"]
-    for process in processes:
-        process.join(60)
+    assert on_two_ranks(lambda: "went on", found_result_on=found_by) == [FINISHED, FINISHED]
 
 
 def _rows() -> Tensor:
     return torch.tensor([[10 * rank(), 10 * rank() + 1]])
 
 
-def test_ranks_know_their_number_and_the_worlds_size(of_two_ranks: TwoRanks) -> None:
-    assert of_two_ranks(lambda: (rank(), world_size())) == [(0, 2), (1, 2)]
+def test_ranks_know_their_number_and_the_worlds_size() -> None:
+    assert on_two_ranks(lambda: (rank(), world_size())) == [(0, 2), (1, 2)]
 
 
-def test_gather_stacks_in_the_order_of_ranks_on_every_rank(of_two_ranks: TwoRanks) -> None:
-    assert of_two_ranks(lambda: gather(_rows()).tolist()) == [[[0, 1], [10, 11]]] * 2
+def test_gather_stacks_in_the_order_of_ranks_on_every_rank() -> None:
+    assert on_two_ranks(lambda: gather(_rows()).tolist()) == [[[0, 1], [10, 11]]] * 2
 
 
-def test_mean_is_taken_over_the_ranks(of_two_ranks: TwoRanks) -> None:
-    assert of_two_ranks(lambda: mean_over_ranks(torch.tensor(float(rank()))).item()) == [0.5, 0.5]
+def test_mean_is_taken_over_the_ranks() -> None:
+    assert on_two_ranks(lambda: mean_over_ranks(torch.tensor(float(rank()))).item()) == [0.5, 0.5]
 
 
 @pytest.mark.parametrize("told", [0, 1])
-def test_a_flag_of_one_rank_is_seen_by_all(told: int, of_two_ranks: TwoRanks) -> None:
-    assert of_two_ranks(lambda: any_rank([False, rank() == told], CPU)) == [[False, True]] * 2
+def test_a_flag_of_one_rank_is_seen_by_all(told: int) -> None:
+    assert on_two_ranks(lambda: any_rank([False, rank() == told], CPU)) == [[False, True]] * 2
 
 
-def test_a_flag_of_no_rank_is_seen_by_none(of_two_ranks: TwoRanks) -> None:
-    assert of_two_ranks(lambda: any_rank([False], CPU)) == [[False]] * 2
+def test_a_flag_of_no_rank_is_seen_by_none() -> None:
+    assert on_two_ranks(lambda: any_rank([False], CPU)) == [[False]] * 2
 
 
-def test_objects_come_in_the_order_of_ranks_on_every_rank(of_two_ranks: TwoRanks) -> None:
-    assert of_two_ranks(lambda: gather_objects({"rank": rank()})) == [[{"rank": 0}, {"rank": 1}]] * 2
+def test_objects_come_in_the_order_of_ranks_on_every_rank() -> None:
+    assert on_two_ranks(lambda: gather_objects({"rank": rank()})) == [[{"rank": 0}, {"rank": 1}]] * 2
 
 
 def test_alone_an_object_is_the_only_one() -> None:
     assert gather_objects("a") == ["a"]
 
 
-def test_sum_leaves_its_input_as_it_was(of_two_ranks: TwoRanks) -> None:
+def test_sum_leaves_its_input_as_it_was() -> None:
     def work() -> list[float]:
         x = torch.tensor(rank() + 1.0)
         return [sum_over_ranks(x).item(), x.item()]
 
-    assert of_two_ranks(work) == [[3, 1], [3, 2]]
+    assert on_two_ranks(work) == [[3, 1], [3, 2]]
 
 
 @pytest.mark.parametrize("pairing", ["crossed", "aligned"])
-def test_ddps_gradient_of_the_loss_over_two_ranks_is_the_whole_batchs(of_two_ranks: TwoRanks, pairing: str) -> None:
+def test_ddps_gradient_of_the_loss_over_two_ranks_is_the_whole_batchs(pairing: str) -> None:
     torch.manual_seed(0)
     maps = [torch.randn(4, 6, 3, 3) for _ in range(4)]
     crops = [torch.cat([torch.rand(4, 2) / 2, torch.full((4, 2), 0.4)], dim=1) for _ in range(2)]
@@ -146,5 +120,5 @@ def test_ddps_gradient_of_the_loss_over_two_ranks_is_the_whole_batchs(of_two_ran
         return gradient(replica, slice(2 * rank(), 2 * rank() + 2)).tolist()
 
     whole = gradient(student(), slice(None))
-    for of_rank in of_two_ranks(of_this_rank):
+    for of_rank in on_two_ranks(of_this_rank):
         torch.testing.assert_close(torch.tensor(of_rank), whole, rtol=1e-4, atol=1e-6)

@@ -1,6 +1,4 @@
 from collections import deque
-from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -19,6 +17,7 @@ from pcd.teachers import TEACHERS, load_teacher
 from pcd.teachers.registry import DEMO_CHECKPOINT
 from pcd.train import replicate
 from pcd.training_loss import training_loss
+from tests.pcd.two_ranks import on_two_ranks
 
 
 @given(length=st.integers(1, 9), batches=st.lists(st.integers(0, 25), max_size=6), seed=st.integers(0, 1000))
@@ -99,7 +98,7 @@ def test_length_is_the_number_of_negatives() -> None:
     assert len(NegativeQueue(7, 4, seed=0)) == 7
 
 
-def test_queue_is_no_part_of_what_ddp_broadcasts(of_two_ranks: Callable[[Callable[[], Any]], list[Any]]) -> None:
+def test_queue_is_no_part_of_what_ddp_broadcasts() -> None:
     # In the released code the queue is a buffer of the wrapped model: rank 0's would come to lie on every rank.
     def work() -> float:
         entry = TEACHERS["demo"]
@@ -113,4 +112,4 @@ def test_queue_is_no_part_of_what_ddp_broadcasts(of_two_ranks: Callable[[Callabl
         loss.backward()
         return float(objective.queue.negatives.mean())
 
-    assert of_two_ranks(work) == [1, 2]
+    assert on_two_ranks(work) == [1, 2]

@@ -1,4 +1,3 @@
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -13,6 +12,7 @@ from pcd.errors import PCDError
 from pcd.students import Student, build_student
 from pcd.sync_norm import CpuSyncBatchNorm, synchronise_norms
 from pcd.teachers import TEACHERS
+from tests.pcd.two_ranks import on_two_ranks
 
 CPU = torch.device("cpu")
 BATCH = torch.randn(8, 5, 3, 4, generator=torch.Generator().manual_seed(1)) * 3 + 2
@@ -41,7 +41,7 @@ def _lists(tensors: dict[str, Tensor]) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def on_two(of_two_ranks: Callable[[Callable[[], Any]], list[Any]]) -> list[dict[str, Any]]:
+def on_two() -> list[dict[str, Any]]:
     """Each rank has half the batch."""
 
     def work() -> dict[str, Any]:
@@ -49,7 +49,7 @@ def on_two(of_two_ranks: Callable[[Callable[[], Any]], list[Any]]) -> list[dict[
         done = _train_once(synchronise_norms(_network(), CPU), BATCH[half], AIM[half])
         return done | {"images": done["images"].tolist()}
 
-    return of_two_ranks(work)
+    return on_two_ranks(work)
 
 
 def test_output_is_that_of_one_process_with_the_whole_batch(on_two: list[dict[str, Any]]) -> None:
@@ -124,9 +124,7 @@ def _gradients(network: nn.Module, images: slice) -> dict[str, Tensor]:
     return {name.removeprefix("module."): p.grad for name, p in network.named_parameters() if p.grad is not None}
 
 
-def test_gradients_of_a_whole_student_are_those_of_one_process(
-    of_two_ranks: Callable[[Callable[[], Any]], list[Any]],
-) -> None:
+def test_gradients_of_a_whole_student_are_those_of_one_process() -> None:
     whole = _gradients(_student().double(), slice(None))
 
     def work() -> set[str]:
@@ -136,4 +134,4 @@ def test_gradients_of_a_whole_student_are_those_of_one_process(
         # The absolute bound is for biases ahead of a BatchNorm, whose gradients vanish; the other norms are above 1e-3.
         return {name for name in whole if (halves[name] - whole[name]).norm() > 1e-9 * whole[name].norm() + 1e-12}
 
-    assert of_two_ranks(work) == [set(), set()]
+    assert on_two_ranks(work) == [set(), set()]
