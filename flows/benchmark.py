@@ -7,13 +7,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-import httpx
 from prefect import Task, flow
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 from prefect.client.schemas.objects import State, TaskRun
-from prefect.context import FlowRunContext
-from prefect.exceptions import PrefectException
 from prefect.futures import PrefectFuture
 from prefect.states import Completed
 from rich.console import Console
@@ -24,7 +21,8 @@ from flows.home import MLFLOW_PORT, home, tracking_uri
 from flows.journal import Journal, Run, describe_stages
 from flows.left_out import find_left_out
 from flows.logins import without_login
-from flows.orchestration.prefect_server import api_address, own_server, pages_address
+from flows.orchestration.flow_run import flow_run_id, page_tags, tell_prefect
+from flows.orchestration.prefect_server import api_address, own_server
 from flows.orchestration.slots import free_slots
 from flows.planning.partial_table import partial_aggregate
 from flows.planning.plan import make_plan
@@ -115,7 +113,7 @@ def benchmark(
     for line in reconcile(home()):
         print(line, flush=True)
     if are_all_free():
-        _say_to_prefect(free_slots)
+        tell_prefect(free_slots)
     journal, tracker = _begin(whole, part, rerun_of)
     with start_warden(home(), journal.path), Publisher(tracker, journal) as publisher:
         try:
@@ -153,21 +151,16 @@ def benchmark(
 
 def _begin(plan: Plan, part: str | None, rerun_of: str | None) -> tuple[Journal, Tracker]:
     """Write down that this run is under way, and open its page in MLflow. Raises PCDError if MLflow is not there."""
-    context = FlowRunContext.get()
-    assert context is not None  # we are inside the flow
-    assert context.flow_run is not None
-    flow_run_id, server = str(context.flow_run.id), own_server()
     tags = {
-        "prefect.flow_run_id": flow_run_id,
-        "prefect.flow_run_url": f"{pages_address()}/runs/flow-run/{flow_run_id}",
+        **page_tags(),
         **({"pcd.part": part} if part else {}),
         **({"pcd.rerun_of": rerun_of} if rerun_of else {}),
     }
     run = Run(
-        id=flow_run_id, name=plan.benchmark.name, key=plan.key, process=identity(), started=time.time(),
+        id=flow_run_id(), name=plan.benchmark.name, key=plan.key, process=identity(), started=time.time(),
         settings=plan.benchmark.model_dump(mode="json"), stages=describe_stages(plan),
         environment=describe_environment(), tracking_uri=tracking_uri(), artifacts=str(home() / "mlartifacts"),
-        tags=tags, store_part=part, prefect_api=api_address(), server=server,
+        tags=tags, store_part=part, prefect_api=api_address(), server=own_server(),
     )  # fmt: skip
     journal = Journal.begin(run, home())  # first: whoever finds it closes what a killed process opened in MLflow
     try:
@@ -176,7 +169,7 @@ def _begin(plan: Plan, part: str | None, rerun_of: str | None) -> tuple[Journal,
         journal.forget()
         raise
     page = _mlflow_page(tracker)
-    _say_to_prefect(
+    tell_prefect(
         lambda: create_link_artifact(
             key="mlflow-run", link=page, link_text="MLflow run", description="metrics, AP table, artifacts"
         )
@@ -252,12 +245,4 @@ def _mlflow_page(tracker: Tracker) -> str:
 def _show_in_prefect(plan: Plan, folder: Path) -> None:
     if plan.has_table:
         table, title = (folder / "ap_table.md").read_text(), f"AP table of {plan.benchmark.name}"
-        _say_to_prefect(lambda: create_markdown_artifact(key="ap-table", markdown=table, description=title))
-
-
-def _say_to_prefect(say: Any) -> None:
-    """What Prefect's pages miss is no reason to lose a run."""
-    try:
-        say()
-    except (httpx.HTTPError, PrefectException):
-        _log.warning("Prefect did not take it", exc_info=True)
+        tell_prefect(lambda: create_markdown_artifact(key="ap-table", markdown=table, description=title))

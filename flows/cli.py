@@ -9,12 +9,13 @@ from typing import Any, Literal
 
 import click
 
+from flows.commands import options
 from flows.commands.compare import compare
 from flows.commands.data import data
 from flows.commands.deploy import deploy, worker
 from flows.commands.plan import plan
 from flows.commands.profile_names import with_profile_names
-from flows.commands.report import find, report, show
+from flows.commands.report import report, show
 from flows.commands.rerun import rerun
 from flows.commands.status import logs, status, stop
 from flows.commands.store import store
@@ -59,24 +60,14 @@ def main() -> None:
     """
 
 
-_set = click.option(
-    "--set", "overrides", multiple=True, metavar="SETTING=VALUE", help="Change a setting of the profile."
-)
-_data = click.option(
-    "--data", "own", type=click.Path(path_type=Path), metavar="FOLDER",
-    help="Fine-tune on this labelled set of your own; `pcd data check FOLDER` looks at it first.",
-)  # fmt: skip
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-
-
 @main.command()
 @click.argument("profile")
-@_set
-@_data
-@click.option("--only", multiple=True, metavar="PATTERN", help="Only these cells, such as 'pcd.*.seed0'.")
+@options.overrides
+@options.own
+@options.only
 @click.option("--from", "from_stage", metavar="STAGE", help="Compute this stage anew, and all behind it.")
 @click.option("--fresh", is_flag=True, help="Compute every stage anew.")
-@_json
+@options.as_json
 @with_profile_names
 def run(
     profile: str, overrides: tuple[str, ...], own: Path | None, only: tuple[str, ...], from_stage: str | None,
@@ -107,8 +98,9 @@ def run(
 def export(benchmark: str | None, destination: Path, cell: str | None) -> None:
     """Copy a pre-trained backbone and its model card out of the store, of BENCHMARK or of the one finished last."""
     from flows.commands.export import export_pretrained
+    from flows.run_record import finished_record
 
-    for path in export_pretrained(find(benchmark), cell, destination):
+    for path in export_pretrained(finished_record(benchmark), cell, destination):
         click.echo(path)
 
 
@@ -120,7 +112,7 @@ def export(benchmark: str | None, destination: Path, cell: str | None) -> None:
     default="as captured",
     help="Number format to compute in.",
 )
-@_json
+@options.as_json
 def replay(capture: Path, precision: Literal["as captured", "fp32", "bf16", "fp16"], as_json: bool) -> None:
     """Compute a training step again that was not finite, and show where it goes wrong."""
     from flows.commands.replay import show_replay
@@ -130,7 +122,7 @@ def replay(capture: Path, precision: Literal["as captured", "fp32", "bf16", "fp1
 
 @main.command()
 @click.option("--markdown", is_flag=True, help="As the page in docs/.")
-@_json
+@options.as_json
 def settings(markdown: bool, as_json: bool) -> None:
     """List every setting: default, meaning, and on whose word the default rests."""
     from flows.commands.settings_table import as_markdown, list_settings, print_settings

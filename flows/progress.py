@@ -18,6 +18,7 @@ from rich.progress import (
 
 from flows.planning.stages import Plan, Stage
 from flows.supervision.supervisor import MetricLine
+from flows.words import duration
 
 __all__ = ["Bars", "Lines", "Reporter", "describe_plan", "make_reporter"]
 
@@ -104,7 +105,7 @@ class Lines:
             self.note(f"{shown.name}: {_phase(line)}{line['step']}/{line['total']}{_loss(line)}{_left(shown, line)}")
 
     def stage_ends(self, stage: Stage, seconds: float, summary: str) -> None:
-        self.note(f"{self._shown.pop(stage.id).name}: done in {_duration(seconds)}{summary}")
+        self.note(f"{self._shown.pop(stage.id).name}: done in {duration(seconds)}{summary}")
 
     def stage_fails(self, stage: Stage, what_next: str) -> None:
         shown = self._shown.pop(stage.id, None)
@@ -170,8 +171,4 @@ def _left(shown: _Shown, now: MetricLine) -> str:
         shown.first = now
         return ""
     steps, left = now["step"] - first["step"], now["total"] - now["step"]
-    return f", {_duration((now['time'] - first['time']) / steps * left)} left" if steps > 0 else ""
-
-
-def _duration(seconds: float) -> str:
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.1f} min"
+    return f", {duration((now['time'] - first['time']) / steps * left)} left" if steps > 0 else ""

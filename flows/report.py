@@ -11,6 +11,7 @@ from eval.report.page import write_report
 from eval.report.table import ap_text, report_tables
 from flows.home import report_path
 from flows.json_object import json_object
+from flows.planning.stages import is_cell
 from flows.report_figures import in_order, report_figures
 from flows.report_settings import report_settings
 from flows.run_record import RunRecord
@@ -19,7 +20,6 @@ from pcd.errors import PCDError
 
 __all__ = ["gather_report", "write_benchmark_report"]
 
-_CELLS: Final = ("finetune:", "probe:")
 _MOVES_RESULTS: Final = ("python", "processor", "gpus", "git_commit", "git_dirty")
 """Of an environment, what is worth a word where a stage's is not the benchmark's."""
 
@@ -84,7 +84,7 @@ def _commit(environment: Mapping[str, Any]) -> str:
 def _trace_all(record: RunRecord, has_table: bool) -> tuple[dict[str, Trace], list[str]]:
     """The way back of each cell, or without protocols of each pre-training; a line for each that is lost or unlike."""
     found, lost = {}, []
-    ends = [stage for stage in record.stages if stage.startswith(_CELLS)]
+    ends = [stage for stage in record.stages if is_cell(stage)]
     for stage in ends or [stage for stage in record.stages if stage.startswith("pretrain:")]:
         cell = stage.partition(":")[2]
         if stage in record.holes:

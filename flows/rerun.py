@@ -1,17 +1,13 @@
 """The flow that runs a recorded benchmark again and judges whether it comes out the same."""
 
-import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-import httpx
 from prefect import flow
 from prefect.artifacts import create_link_artifact, create_markdown_artifact
 from prefect.client.schemas.objects import State
-from prefect.context import FlowRunContext
-from prefect.exceptions import PrefectException
 from prefect.runtime import flow_run
 from prefect.states import Completed, Failed
 from pydantic import Field
@@ -21,9 +17,10 @@ from eval.verdict_figure import draw_verdict
 from eval.verdict_table import message_of, write_verdict
 from flows.benchmark import benchmark
 from flows.home import home
-from flows.orchestration.prefect_server import pages_address
+from flows.orchestration.flow_run import flow_run_id, page_tags, tell_prefect
+from flows.planning.stages import is_cell
 from flows.profiles import validate
-from flows.run_record import RunRecord, latest_record
+from flows.run_record import RunRecord, finished_record, latest_record
 from flows.run_results import cells_of
 from flows.settings import Benchmark
 from flows.store.store import open_store
@@ -32,8 +29,6 @@ from pcd.errors import PCDError, StageFailedError
 from pcd.stage import write_text
 
 __all__ = ["PAGE", "PartName", "Shared", "find_original", "rerun", "verdict_folder"]
-
-_log = logging.getLogger(__name__)
 
 PAGE: Final = "mlflow_page.txt"
 """In the verdict's folder: the address of its run in MLflow."""
@@ -64,8 +59,7 @@ def rerun(run: str | None = None, share: tuple[Shared, ...] = (), part: PartName
     """
     original = find_original(run)
     settings = validate(original.settings, f"the recorded settings of {original.name}")
-    flow_run_id = _flow_run_id()
-    part = part or f"{original.name}-{flow_run_id[:8]}"
+    part = part or f"{original.name}-{flow_run_id()[:8]}"
     again = _run_again(original, settings, part, share)
     verdict = judge(cells_of(original), cells_of(again), settings.noise_ap)
 
@@ -75,7 +69,7 @@ def rerun(run: str | None = None, share: tuple[Shared, ...] = (), part: PartName
     notes += _told_of_shared(again, share)
     write_verdict(folder, f"Rerun of {original.name}", verdict, notes)
     draw_verdict(verdict, folder / "verdict.png")
-    _publish(verdict, folder, original, again, flow_run_id)
+    _publish(verdict, folder, original, again)
 
     message = message_of(original.name, verdict)
     print(message, flush=True)
@@ -84,14 +78,12 @@ def rerun(run: str | None = None, share: tuple[Shared, ...] = (), part: PartName
 
 def find_original(run: str | None) -> RunRecord:
     """Raises PCDError if there is none, or it was recorded without its settings."""
-    original = latest_record(run)
-    if original is None:
-        raise PCDError(f"no finished benchmark{f' {run}' if run else ''} here; run one: pcd run demo")
+    original = finished_record(run)
     if not original.settings or not original.stages:
         raise PCDError(
             f"benchmark {original.name} was recorded without its settings; run it once more with this version"
         )
-    if not any(stage.startswith(("finetune:", "probe:")) for stage in original.stages):
+    if not any(is_cell(stage) for stage in original.stages):
         raise PCDError(f"benchmark {original.name} has no cells to judge; it pre-trains alone")
     return original
 
@@ -130,33 +122,15 @@ def _told_of_shared(again: RunRecord, share: Sequence[str]) -> list[str]:
     return [f"{what}: {', '.join(kinds)}." for what, kinds in told.items() if kinds]
 
 
-def _publish(verdict: RunVerdict, folder: Path, original: RunRecord, again: RunRecord, flow_run_id: str) -> None:
+def _publish(verdict: RunVerdict, folder: Path, original: RunRecord, again: RunRecord) -> None:
     """Nothing of this changes the verdict, so that none of it may fail the flow."""
-    tags = {
-        "prefect.flow_run_id": flow_run_id,
-        "prefect.flow_run_url": f"{pages_address()}/runs/flow-run/{flow_run_id}",
-    }
     title = f"Rerun of {original.name}"
     table = (folder / "verdict.md").read_text()
-    _say(lambda: create_markdown_artifact(table, key="verdict", description=title))
-    path = record_verdict(verdict, folder, original, again, tags)
+    tell_prefect(lambda: create_markdown_artifact(table, key="verdict", description=title))
+    path = record_verdict(verdict, folder, original, again, page_tags())
     if path is None:
         print(f"MLflow did not take the verdict; it is in {folder}", flush=True)
         return
     page = "/".join(again.mlflow_page.split("/", 3)[:3]) + path
     write_text(folder / PAGE, page)
-    _say(lambda: create_link_artifact(page, "verdict in MLflow", key="mlflow-verdict", description=title))
-
-
-def _say(say: Callable[[], object]) -> None:
-    try:
-        say()
-    except (httpx.HTTPError, PrefectException):
-        _log.warning("Prefect did not take an artifact", exc_info=True)
-
-
-def _flow_run_id() -> str:
-    context = FlowRunContext.get()
-    assert context is not None  # we are inside the flow
-    assert context.flow_run is not None
-    return str(context.flow_run.id)
+    tell_prefect(lambda: create_link_artifact(page, "verdict in MLflow", key="mlflow-verdict", description=title))

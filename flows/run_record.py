@@ -9,10 +9,12 @@ from typing import Any, Final
 from flows.home import home, tracking_uri
 from flows.logins import without_login
 from flows.planning.stages import Plan
+from pcd.errors import PCDError
 from pcd.stage import write_json
 
 __all__ = [
-    "NOT_ASKED_FOR", "RunRecord", "find_record", "forget_holes", "latest_record", "record_since", "write_record",
+    "NOT_ASKED_FOR", "RunRecord", "find_record", "finished_record", "forget_holes", "latest_record", "record_since",
+    "write_record",
 ]  # fmt: skip
 
 _log = logging.getLogger(__name__)
@@ -83,6 +85,16 @@ def latest_record(name: str | None = None) -> RunRecord | None:
     records = [record for path in _folder().glob("*.json") if (record := _read(path))]
     matching = [r for r in records if (name == r.part if r.part else name in (None, r.name, r.key, r.key[:12]))]
     return max(matching, key=lambda record: record.finished, default=None)
+
+
+def finished_record(name: str | None = None) -> RunRecord:
+    """The same. Raises PCDError if there is none."""
+    record = latest_record(name)
+    if record is None:
+        known = {r.part or r.name for path in _folder().glob("*.json") if (r := _read(path))}
+        what_next = f"there are: {', '.join(sorted(known))}" if known else "run one: pcd run demo"
+        raise PCDError(f"no finished benchmark{f' {name}' if name else ''} here; {what_next}")
+    return record
 
 
 def _read(path: Path) -> RunRecord | None:

@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from eval.verdict import CellRun
+from flows.planning.stages import is_cell
 from flows.run_record import RunRecord
 from flows.store.store import Store, open_store
 from pcd.flat import flatten
 
 __all__ = ["cell_folders", "cells_of", "fetch_stages", "read_cells"]
 
-_CELLS: Final = ("finetune:", "probe:")
 _COMPUTES: Final = ("pretrain", "finetune", "features", "probe")
 """Stages whose source, versions and hardware move an AP. What teacher and data leave is known by its content."""
 _COMPUTING_PACKAGES: Final = frozenset(
@@ -45,7 +45,7 @@ def cells_of(record: RunRecord) -> list[CellRun]:
 
 def cell_folders(record: RunRecord) -> dict[str, Path]:
     """Cell to the folder of its evaluation, of those whose stage the store has."""
-    stages = {stage: key for stage, key in record.stages.items() if stage.startswith(_CELLS)}
+    stages = {stage: key for stage, key in record.stages.items() if is_cell(stage)}
     roots = [store.root for store in _stores(record)]
     folders = {stage.partition(":")[2]: _folder(stage, stages, roots) for stage in stages}
     return {cell: folder for cell, folder in folders.items() if folder is not None}
@@ -63,7 +63,7 @@ def read_cells(stages: Mapping[str, str], holes: Mapping[str, str], roots: Seque
         holes: id of a cell's stage to the reason why the run has no result of it.
         roots: folders of stores, <root>/<kind>/<key>/; the first that has a stage counts.
     """
-    cells = dict.fromkeys(stage for stage in (*stages, *holes) if stage.startswith(_CELLS))
+    cells = dict.fromkeys(stage for stage in (*stages, *holes) if is_cell(stage))
     return [_read_cell(stage, stages, holes, roots) for stage in cells]
 
 

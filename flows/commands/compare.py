@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from flows.commands import options
 from pcd.errors import PCDError
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ __all__ = ["compare"]
 @click.command()
 @click.argument("before")
 @click.argument("after")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@options.as_json
 def compare(before: str, after: str, as_json: bool) -> None:
     """Compare the AP tables of two finished benchmarks (names, keys, or the parts of reruns).
 
@@ -25,16 +26,12 @@ def compare(before: str, after: str, as_json: bool) -> None:
     """
     from eval.compare import ComparedRun, changes, comparison_note, printed_comparison
     from eval.compare import compare as compare_runs
-    from flows.run_record import latest_record
+    from flows.run_record import finished_record
     from flows.run_results import cell_folders, cells_of
     from pcd.cores import usable_cores
 
     def read(name: str) -> tuple["RunRecord", ComparedRun]:
-        record = latest_record(name)
-        if record is None:
-            raise PCDError(
-                f"no finished benchmark {name} here; `pcd store ls` and $PCD_HOME/benchmarks list what there is"
-            )
+        record = finished_record(name)
         cells = cells_of(record)
         if not cells:
             raise PCDError(f"benchmark {record.name} has no cells to compare; it pre-trains alone")

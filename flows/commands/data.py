@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from flows.commands import options
 from pcd.cores import usable_cores
 
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ def data() -> None:
 
 @data.command()
 @click.argument("target")
-@click.option("--set", "overrides", multiple=True, metavar="SETTING=VALUE", help="Change a setting of the profile.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@options.overrides
+@options.as_json
 def check(target: str, overrides: tuple[str, ...], as_json: bool) -> None:
     """Check images, sizes, boxes, masks, categories, and what the splits share. Exit code 1 if something is wrong.
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from flows.commands import options
 from pcd.errors import PCDError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ _POOL: Final = "pcd"
 )  # fmt: skip
 @click.option("--work-pool", default=_POOL, show_default=True, metavar="NAME", help="Made if it is missing.")
 @click.option("--dry-run", is_flag=True, help="Say what would change, and change nothing.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@options.as_json
 def deploy(
     profiles: tuple[str, ...], overrides: tuple[str, ...], runs: tuple[str, ...], share: str, cron: str | None,
     interval: str | None, rrule: str | None, timezone: str | None, channels: tuple[str, ...], work_pool: str,

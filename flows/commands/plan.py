@@ -5,20 +5,22 @@ from pathlib import Path
 
 import click
 
+from flows.commands import options
 from flows.commands.profile_names import with_profile_names
+from flows.commands.screen import screen
 
 __all__ = ["plan"]
 
 
 @click.command()
 @click.argument("profile")
-@click.option("--set", "overrides", multiple=True, metavar="SETTING=VALUE", help="Change a setting of the profile.")
-@click.option("--data", "own", type=click.Path(path_type=Path), metavar="FOLDER", help="As of `pcd run`.")
-@click.option("--only", multiple=True, metavar="PATTERN", help="Only these cells, such as 'pcd.*.seed0'.")
+@options.overrides
+@options.own
+@options.only
 @click.option("--from", "from_stage", metavar="STAGE", help="As if this stage, and all behind it, ran anew.")
 @click.option("--fresh", is_flag=True, help="As if every stage ran anew.")
 @click.option("--commands", is_flag=True, help="Show what starts each stage.")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@options.as_json
 @with_profile_names
 def plan(
     profile: str, overrides: tuple[str, ...], own: Path | None, only: tuple[str, ...], from_stage: str | None,
@@ -39,10 +41,6 @@ def plan(
     if as_json:
         click.echo(json.dumps(to_json(report), indent=2))
         return
-    from rich.console import Console
-
     from flows.commands.plan_tree import print_plan
 
-    # A pipe has no width; nothing must be cut there.
-    console = Console(width=None if Console().is_terminal else 10_000, highlight=False)
-    print_plan(report, console, commands=commands)
+    print_plan(report, screen(10_000), commands=commands)

@@ -9,8 +9,9 @@ from rich.tree import Tree
 
 from flows.planning.detectors import shares_that_differ
 from flows.planning.plan_report import PlanReport, StageReport, command_of
+from flows.words import duration, size
 
-__all__ = ["duration", "print_plan", "size"]
+__all__ = ["print_plan"]
 
 _STYLES = {"cached": "green", "remote": "cyan", "resumable": "yellow", "to run": "bold"}
 _MOST_REASONS = 4
@@ -68,13 +69,13 @@ def _line(r: StageReport, width: int) -> Text:
     line = Text(f"{r.stage.id:{width}} ")
     line.append(f"{r.state + step:10}", style=_STYLES[r.state])
     if not r.runs:
-        return line.append(f" {size(r.disk_mb):>9} on disk", style="dim")
+        return line.append(f" {size(1e6 * r.disk_mb):>9} on disk", style="dim")
     e = r.estimate
     spread = f" ({duration(e.low)} to {duration(e.high)})" if e.high > 1.05 * e.low else ""
     basis = f"{e.time_basis}, {e.measurements} run{'s' * (e.measurements > 1)}" if e.measurements else e.time_basis
     line.append(f" {duration(e.seconds) + spread:>9}", style="")
     line.append(f" [{basis}]", style="dim" if e.time_basis == "measured" else "magenta")
-    line.append(f"  memory {size(e.memory_mb)} [{e.memory_basis}]  disk {size(r.disk_mb)}", style="dim")
+    line.append(f"  memory {size(1e6 * e.memory_mb)} [{e.memory_basis}]  disk {size(1e6 * r.disk_mb)}", style="dim")
     return line
 
 
@@ -98,7 +99,7 @@ def _notes(report: PlanReport) -> Iterator[Text]:
     at_once = f", {parallel} stages at once" if parallel > 1 else ""
     yield Text(
         f"to run: {total.stages} stages, {duration(total.seconds)}{spread} on {hardware.name}{at_once}; "
-        f"{most} up to {size(total.memory_mb)}, disk {size(total.disk_mb)} at most"
+        f"{most} up to {size(1e6 * total.memory_mb)}, disk {size(1e6 * total.disk_mb)} at most"
     )
     if not total.is_measured:
         yield Text(
@@ -115,14 +116,3 @@ def _notes(report: PlanReport) -> Iterator[Text]:
     if report.plan.missing:
         count = len(report.plan.missing)
         yield Text(f"{count} input{'s are' if count > 1 else ' is'} missing; a run would refuse", style="bold red")
-
-
-def duration(seconds: float) -> str:
-    for unit, length, least in (("d", 86400, 172800), ("h", 3600, 7200), ("min", 60, 100)):
-        if seconds >= least:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} s"
-
-
-def size(megabytes: float) -> str:
-    return f"{megabytes / 1000:.1f} GB" if megabytes >= 1000 else f"{megabytes:.0f} MB"

@@ -16,7 +16,7 @@ from pcd.errors import PCDError
 if TYPE_CHECKING:
     from flows.run_record import RunRecord
 
-__all__ = ["find", "report", "show"]
+__all__ = ["report", "show"]
 
 _FORMATS: Final = ("csv", "json", "md", "latex", "html")  # as eval.formats has them, which imports pandas
 
@@ -35,7 +35,9 @@ def report(
     csv is the long frame of all figures, one row for each cell and metric; html is the whole report in one file, with
     figures, settings and commands; the other formats show the table.
     """
-    record = find(benchmark)
+    from flows.run_record import finished_record
+
+    record = finished_record(benchmark)
     if is_opened:
         _open(_write_page(record, destination))
     elif format_name is None:
@@ -87,16 +89,6 @@ def _told_in_one_line() -> Iterator[None]:
 def _open(path: Path) -> None:
     if not webbrowser.open(path.absolute().as_uri()):
         click.echo("no browser is to be found here; open that file in one", err=True)
-
-
-def find(benchmark: str | None) -> "RunRecord":
-    """Raises PCDError if there is none of that name."""
-    from flows.run_record import latest_record
-
-    record = latest_record(benchmark)
-    if record is None:
-        raise PCDError(f"no finished benchmark{f' {benchmark}' if benchmark else ''} here; run one: pcd run demo")
-    return record
 
 
 def show(record: "RunRecord", as_json: bool) -> None:

@@ -8,7 +8,8 @@ from typing import Any, Final
 
 import click
 
-from pcd.errors import PCDError, unknown_name
+from flows.commands import options
+from pcd.errors import unknown_name
 
 __all__ = ["rerun", "shared_kinds"]
 
@@ -21,7 +22,7 @@ _NOT_COMPARABLE: Final = 3
 @click.argument("run", required=False)
 @click.option("--share", metavar="KINDS", default="", help="Stages to reuse: teacher,data,pretrain [none].")
 @click.option("--part", metavar="NAME", help="Part of the store; that of an interrupted rerun goes on with it [new].")
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@options.as_json
 def rerun(run: str | None, share: str, part: str | None, as_json: bool) -> None:
     """Run benchmark RUN again from its recorded settings, and judge every cell.
 
@@ -55,11 +56,9 @@ def shared_kinds(share: str) -> tuple[str, ...]:
 
 def _run(run: str | None, share: tuple[str, ...], part: str | None) -> dict[str, Any]:
     """What the rerun left as verdict.json, and where. Raises what the flow raised if it left none."""
-    from flows.run_record import latest_record
+    from flows.run_record import finished_record
 
-    original = latest_record(run)
-    if original is None:  # before a server is started in vain
-        raise PCDError(f"no finished benchmark{f' {run}' if run else ''} here; run one: pcd run demo")
+    original = finished_record(run)  # before a server is started in vain
     part = part or f"{original.name}-{time.strftime('%Y%m%d-%H%M%S')}"
     click.echo(f"rerun of {original.name} in the part {part}; `--part {part}` goes on with it if it is interrupted")
     from flows.run import prefect_and_mlflow

@@ -7,12 +7,12 @@ from typing import Any, Final, Literal, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from rich import box
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from eval.finetune_settings import FinetuneSettings
 from eval.probes.settings import KnnSettings, LinearSettings, LowShotSettings
+from flows.commands.screen import screen
 from flows.settings import Benchmark, Runtime
 from pcd.settings import PretrainSettings
 
@@ -67,7 +67,7 @@ def as_markdown() -> str:
 
 
 def print_settings() -> None:
-    console = Console(width=None if Console().is_terminal else 160, highlight=False)
+    console = screen(160)
     for title, rows in list_settings().items():
         table = Table(title=title, box=box.SIMPLE, title_justify="left")
         for column in ("setting", "default", "mark", "meaning"):

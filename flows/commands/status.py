@@ -3,12 +3,15 @@
 import contextlib
 import dataclasses
 import json
-import sys
 import time
 from collections import deque
 from typing import TYPE_CHECKING, Final
 
 import click
+
+from flows.commands import options
+from flows.commands.screen import screen
+from flows.words import duration
 
 if TYPE_CHECKING:
     from rich.console import Group
@@ -17,12 +20,11 @@ if TYPE_CHECKING:
 
 __all__ = ["logs", "status", "stop"]
 
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 _EVERY_SECONDS: Final = 1.0
 
 
 @click.command()
-@_json
+@options.as_json
 @click.option("--watch", is_flag=True, help="Show it anew every second, until Ctrl-C.")
 def status(as_json: bool, watch: bool) -> None:
     """Show what runs where: benchmarks, their stages, devices, progress, last heartbeat."""
@@ -32,10 +34,9 @@ def status(as_json: bool, watch: bool) -> None:
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(read_status(home())), indent=2))
         return
-    from rich.console import Console
     from rich.live import Live
 
-    console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
+    console = screen(160)
     if not watch:
         console.print(_tables(read_status(home())))
         return
@@ -50,7 +51,7 @@ def status(as_json: bool, watch: bool) -> None:
 @click.argument("name", metavar="CELL_OR_STAGE")
 @click.option("-n", "--lines", default=50, show_default=True, type=click.IntRange(0), help="How many, from the end.")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the stage has ended, or Ctrl-C.")
-@_json
+@options.as_json
 def logs(name: str, lines: int, follow: bool, as_json: bool) -> None:
     """Print the log of CELL_OR_STAGE (pcd.fpn_1x.seed0, pretrain:pcd.seed0, data): running now, or run last."""
     from flows.home import home
@@ -75,7 +76,7 @@ def logs(name: str, lines: int, follow: bool, as_json: bool) -> None:
 @click.command()
 @click.argument("name", metavar="CELL_OR_STAGE|all")
 @click.option("--whole", is_flag=True, help="Stop the whole run that the stage belongs to.")
-@_json
+@options.as_json
 def stop(name: str, whole: bool, as_json: bool) -> None:
     """Stop a stage that runs, behind a checkpoint; its run goes on with the others. `all` stops all runs."""
     from flows.home import home
@@ -162,8 +163,8 @@ def _row(stage: "StageStatus") -> tuple[str, ...]:
         stage.phase,
         "" if stage.step is None else f"{stage.step}/{stage.total}",
         _rate(stage.rate),
-        _duration(stage.eta),
-        "dead; the next run closes it" if stage.heartbeat_age is None else f"{_duration(stage.heartbeat_age)} ago",
+        "" if stage.eta is None else duration(stage.eta),
+        "dead; the next run closes it" if stage.heartbeat_age is None else f"{duration(stage.heartbeat_age)} ago",
         str(stage.pid),
     )
 
@@ -172,12 +173,3 @@ def _rate(rate: float | None) -> str:
     if rate is None:
         return ""
     return f"{rate:.1f}/s" if rate >= 1 else f"{60 * rate:.1f}/min"
-
-
-def _duration(seconds: float | None) -> str:
-    if seconds is None:
-        return ""
-    for unit, length in (("d", 86_400), ("h", 3_600), ("min", 60)):
-        if seconds >= 1.5 * length:
-            return f"{seconds / length:.1f} {unit}"
-    return f"{seconds:.0f} s"

@@ -7,8 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.commands.store_words import console, duration, opened_store, size
-from flows.store.upkeep import gc, push, verify
+from flows.commands import options
+from flows.commands.opened_store import opened_store
+from flows.commands.screen import screen
+from flows.commands.upkeep import gc, push, verify
+from flows.words import duration, size
 from pcd.errors import PCDError
 
 if TYPE_CHECKING:
@@ -17,9 +20,6 @@ if TYPE_CHECKING:
 
 __all__ = ["store"]
 
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-_part = click.option("--part", help="A rerun's part of the store, by its name.")
-
 
 @click.group()
 def store() -> None:
@@ -27,8 +27,8 @@ def store() -> None:
 
 
 @store.command("ls")
-@_part
-@_json
+@options.part
+@options.as_json
 def list_stages(part: str | None, as_json: bool) -> None:
     """Finished stages and interrupted work, the newest last."""
     from rich import box
@@ -55,7 +55,7 @@ def list_stages(part: str | None, as_json: bool) -> None:
         )
         cells = (row.kind, row.id, row.key[:12], row.benchmark or "", size(row.bytes), duration(age(row)), where)
         table.add_row(*cells)
-    console().print(table)
+    screen().print(table)
     finished = [row for row in rows if row.where != "work"]
     here = sum(row.bytes for row in rows if row.where != "remote")
     click.echo(f"{len(finished)} stages, {len(rows) - len(finished)} interrupted; {size(here)} on this machine")
@@ -63,8 +63,8 @@ def list_stages(part: str | None, as_json: bool) -> None:
 
 @store.command()
 @click.argument("stage", metavar="KEY|STAGE")
-@_part
-@_json
+@options.part
+@options.as_json
 def show(stage: str, part: str | None, as_json: bool) -> None:
     """The manifest of a stage: by its key, the beginning of it, or its id (the newest of that id)."""
     from flows.store.listing import choose, list_store
@@ -87,9 +87,9 @@ def show(stage: str, part: str | None, as_json: bool) -> None:
 
 @store.command()
 @click.argument("names", nargs=-1, metavar="STAGE_OR_PROFILE...")
-@click.option("--set", "overrides", multiple=True, metavar="SETTING=VALUE", help="Change a setting of the profile.")
-@_part
-@_json
+@options.overrides
+@options.part
+@options.as_json
 def why(names: tuple[str, ...], overrides: tuple[str, ...], part: str | None, as_json: bool) -> None:
     """Why stages would run again: what changed since they were stored.
 

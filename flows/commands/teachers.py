@@ -7,16 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from flows.commands import options
+from flows.commands.screen import screen
 from pcd.errors import PCDError, unknown_name
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from pcd.teachers.entry import TeacherEntry
 
 __all__ = ["teachers"]
-
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
 
 
 @click.group()
@@ -25,7 +23,7 @@ def teachers() -> None:
 
 
 @teachers.command("list")
-@_json
+@options.as_json
 def list_teachers(as_json: bool) -> None:
     """Name, licence and published accuracy of every teacher."""
     from rich import box
@@ -38,7 +36,7 @@ def list_teachers(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps([entry.describe() for entry in TEACHERS.values()], indent=2))
         return
-    console = _console()
+    console = screen()
     table = Table(box=box.SIMPLE, title="Teachers", title_justify="left")
     has_titles = console.width >= 150  # names tell most of it; licences must not be cut
     table.add_column("name", no_wrap=True)
@@ -67,7 +65,7 @@ def list_teachers(as_json: bool) -> None:
 
 @teachers.command()
 @click.argument("name")
-@_json
+@options.as_json
 def show(name: str, as_json: bool) -> None:
     """All that is known of teacher NAME."""
     entry = _entry(name)
@@ -127,7 +125,7 @@ def fetch(name: str, file: Path | None, mirror: Path | None, accept_change: bool
 
     if entry.noncommercial:
         click.echo(f"licence: the weights of {name} are {entry.licence}, not for commercial use", err=True)
-    console = _console()
+    console = screen()
     columns = (TextColumn(name), BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = bars.add_task(name, total=None)
@@ -191,13 +189,6 @@ def _entry(name: str) -> "TeacherEntry":
     if name not in TEACHERS:
         raise unknown_name("teacher", name, TEACHERS)
     return TEACHERS[name]
-
-
-def _console() -> "Console":
-    from rich.console import Console
-
-    # A pipe has no width; nothing must be cut there.
-    return Console(width=None if Console().is_terminal else 200, highlight=False)
 
 
 def _terms(entry: "TeacherEntry") -> str:

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from pcd.errors import PCDError
+from flows.commands import options
+from flows.commands.screen import screen
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -20,23 +21,19 @@ __all__ = ["trace"]
 @click.command()
 @click.argument("cell")
 @click.argument("benchmark", required=False)
-@click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
+@options.as_json
 def trace(cell: str, benchmark: str | None, as_json: bool) -> None:
     """Walk back from the AP of CELL (such as pcd.fpn_1x.seed0) to teacher, data, seeds, commit and commands.
 
     BENCHMARK is a name or a key; without it, the one finished last.
     """
-    from flows.run_record import latest_record
+    from flows.run_record import finished_record
     from flows.store.trace import trace as walk_back
 
-    record = latest_record(benchmark)
-    if record is None:
-        raise PCDError(f"no finished benchmark{f' {benchmark}' if benchmark else ''} here; run one: pcd run demo")
-    found = walk_back(record, cell)
+    found = walk_back(finished_record(benchmark), cell)
     if as_json:
         click.echo(json.dumps(dataclasses.asdict(found), indent=2))
         return
-    from rich.console import Console
     from rich.text import Text
     from rich.tree import Tree
 
@@ -50,8 +47,7 @@ def trace(cell: str, benchmark: str | None, as_json: bool) -> None:
         says = "the table says the same" if found.is_as_in_table else "THE TABLE SAYS SOMETHING ELSE"
         tree.add(Text(f"{says}: {found.table}"))
     _add(tree, "", found.origin, set())
-    # A pipe has no width; commands must not be cut there.
-    Console(width=None if Console().is_terminal else 2000, highlight=False).print(tree)
+    screen(2000).print(tree)
 
 
 def _add(tree: "Tree", name: str, origin: "Origin", told: set[str]) -> None:

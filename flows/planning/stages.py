@@ -9,7 +9,7 @@ from flows.planning.input_files import InputFiles
 from flows.planning.keys import key_of, key_parts
 from flows.settings import Benchmark
 
-__all__ = ["CELL_KINDS", "MODULES", "Plan", "Stage", "StageKind", "StageList"]
+__all__ = ["CELL_KINDS", "MODULES", "Plan", "Stage", "StageKind", "StageList", "is_cell"]
 
 StageKind = Literal["teacher", "data", "pretrain", "watch", "backbone", "finetune", "features", "probe", "aggregate"]
 
@@ -31,6 +31,10 @@ CELL_KINDS: Final = ("finetune", "probe")
 
 _DISTRIBUTED: Final = ("pretrain", "finetune", "features")
 _ON_DEVICE: Final = ("probe",)
+
+
+def is_cell(stage_id: str) -> bool:
+    return stage_id.partition(":")[0] in CELL_KINDS
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 from flows.home import home
 from flows.json_object import json_object
+from flows.planning.stages import CELL_KINDS
 from flows.run_record import RunRecord
 from flows.store.manifest import command_again, misfits, read_manifest
 from pcd.errors import PCDError, unknown_name
@@ -19,7 +20,6 @@ _FIGURES: Final = (
     *("bbox/AP", "bbox/AP50", "bbox/AP75", "segm/AP", "segm/AP50", "segm/AP75"),
     *("top1", "top5", "knn_top1"),
 )
-_CELLS: Final = ("finetune", "probe")
 _TABLE_DIGITS: Final = 1e-6
 
 
@@ -60,7 +60,7 @@ def trace(record: RunRecord, cell: str) -> Trace:
     Raises PCDError for an unknown cell, or one whose stage is no longer in the store.
     """
     places = _places(record)
-    known = {name.partition(":")[2]: name for name in places if name.partition(":")[0] in ("pretrain", *_CELLS)}
+    known = {name.partition(":")[2]: name for name in places if name.partition(":")[0] in ("pretrain", *CELL_KINDS)}
     if cell not in known:
         raise unknown_name(f"cell of {record.name}", cell, known)
     origin = _walk(places[known[cell]], known[cell], places)
@@ -73,9 +73,9 @@ def trace(record: RunRecord, cell: str) -> Trace:
         cell=cell,
         benchmark=record.name,
         benchmark_key=record.key,
-        table=str(table) if table and origin.kind in _CELLS else None,
+        table=str(table) if table and origin.kind in CELL_KINDS else None,
         figures={name: figures[name] for name in _FIGURES if name in figures},
-        is_as_in_table=_agrees(table, cell, figures) if table and origin.kind in _CELLS else None,
+        is_as_in_table=_agrees(table, cell, figures) if table and origin.kind in CELL_KINDS else None,
         origin=origin,
     )
 

@@ -3,7 +3,8 @@ from pathlib import Path
 
 import pytest
 
-from flows.run_record import latest_record
+from flows.run_record import finished_record, latest_record
+from pcd.errors import PCDError
 from tests.flows.finished_smoke import finish_benchmark
 
 
@@ -28,3 +29,14 @@ def test_what_another_version_wrote_besides_is_left_out(pcd_home: Path) -> None:
     path = next((pcd_home / "benchmarks").glob("*.json"))
     path.write_text(json.dumps(json.loads(path.read_text()) | {"weather": "fine"}))
     assert latest_record() == record
+
+
+def test_where_no_benchmark_has_finished_the_error_says_what_to_run(pcd_home: Path) -> None:
+    with pytest.raises(PCDError, match="no finished benchmark here; run one: pcd run demo"):
+        finished_record()
+
+
+def test_of_an_unknown_name_the_error_says_what_there_is(pcd_home: Path) -> None:
+    finish_benchmark()
+    with pytest.raises(PCDError, match="no finished benchmark smock here; there are: smoke"):
+        finished_record("smock")

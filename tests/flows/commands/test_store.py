@@ -81,7 +81,7 @@ def test_a_stage_is_shown_by_any_of_its_names(plan: Plan, how: str) -> None:
     shown = _json("show", name)
     assert shown["manifest"]["key"] == key
     text = _store("show", name).output
-    assert "took         3 min" in text
+    assert "took         3.3 min" in text
     assert "git commit   c0ffee" in text
     assert '"iterations": 8' in text
     assert "result.json" in text

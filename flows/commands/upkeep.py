@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from flows.commands.store_words import duration, opened_store, progress_bar, size
+from flows.commands import options
+from flows.commands.opened_store import opened_store, progress_bar
+from flows.words import duration, size
 from pcd.errors import PCDError
 
 if TYPE_CHECKING:
@@ -15,17 +17,14 @@ if TYPE_CHECKING:
 
 __all__ = ["gc", "push", "verify"]
 
-_json = click.option("--json", "as_json", is_flag=True, help="Print JSON for machines.")
-_part = click.option("--part", help="A rerun's part of the store, by its name.")
-
 
 @click.command()
 @click.argument("stages", nargs=-1, metavar="[KEY|STAGE]...")
 @click.option(
     "--remote", "with_remote", is_flag=True, help="Also what the remote has; reads all of it over the network."
 )
-@_part
-@_json
+@options.part
+@options.as_json
 def verify(stages: tuple[str, ...], with_remote: bool, part: str | None, as_json: bool) -> None:
     """Check the SHA-256 of every file of all stages, or of some; exit code 1 if any is damaged."""
     from flows.store.listing import choose, list_store
@@ -68,8 +67,8 @@ def _what_next(faults: list[dict[str, Any]]) -> str:
 @click.command()
 @click.option("--older-than", default=7.0, show_default=True, metavar="DAYS", help="What is younger stays.")
 @click.option("--yes", is_flag=True, help="Delete; without it, only say what would go.")
-@_part
-@_json
+@options.part
+@options.as_json
 def gc(older_than: float, yes: bool, part: str | None, as_json: bool) -> None:
     """Delete what no finished or running benchmark names; the young stays: an interrupted one names nothing.
 
@@ -99,8 +98,8 @@ def gc(older_than: float, yes: bool, part: str | None, as_json: bool) -> None:
 
 @click.command()
 @click.option("--check", is_flag=True, help="Read what the remote has, and replace what is damaged there.")
-@_part
-@_json
+@options.part
+@options.as_json
 def push(check: bool, part: str | None, as_json: bool) -> None:
     """Upload what the remote does not have: made up for, or computed before there was one."""
     from flows.store.listing import list_store

@@ -1,4 +1,4 @@
-"""What the `pcd store` commands share: opening the store, a bar for long work, sizes and ages in words."""
+"""What the `pcd store` commands share: opening the store, and a bar for long work."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -6,15 +6,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from flows.commands.screen import screen
 from pcd.errors import PCDError
 from pcd.os_errors import plain_os_errors
 
 if TYPE_CHECKING:
-    from rich.console import Console
-
     from flows.store.store import Store
 
-__all__ = ["console", "duration", "opened_store", "progress_bar", "size"]
+__all__ = ["opened_store", "progress_bar"]
 
 
 @contextmanager
@@ -41,29 +40,8 @@ def progress_bar(what: str, total: int) -> Iterator[Callable[[int], None]]:
     """A bar on a terminal, nothing elsewhere; it is told the bytes that were done."""
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
-    screen = console(stderr=True)
+    console = screen(stderr=True)
     columns = (TextColumn(what), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=screen, transient=True, disable=not screen.is_terminal) as bars:
+    with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bars:
         bar = bars.add_task(what, total=total)
         yield lambda length: bars.advance(bar, length)
-
-
-def console(*, stderr: bool = False) -> "Console":
-    from rich.console import Console
-
-    # A pipe has no width; nothing must be cut there.
-    return Console(width=None if Console().is_terminal else 200, highlight=False, stderr=stderr)
-
-
-def size(length: int) -> str:
-    for unit, factor in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
-        if length >= factor:
-            return f"{length / factor:.1f} {unit}"
-    return f"{length} B"
-
-
-def duration(seconds: float) -> str:
-    for unit, factor in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= 2 * factor:
-            return f"{seconds / factor:.0f} {unit}"
-    return f"{seconds:.0f} s"
