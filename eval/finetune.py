@@ -30,6 +30,7 @@ def finetune(spec: Spec) -> dict[str, Any]:
     from eval.detectron.before_training import check_recipe
     from eval.detectron.config import build_config
     from eval.detectron.data import register_split
+    from eval.detectron.effective_rank import map_ranks
     from eval.detectron.evaluate import evaluate_detector
     from eval.detectron.frozen import freeze_backbone
     from eval.detectron.precise_bn import count_statistics_anew
@@ -51,11 +52,13 @@ def finetune(spec: Spec) -> dict[str, Any]:
         cfg = build_config(settings, name, len(data.categories), str(device), sync_norm)
         detector = build_detector(cfg, settings)
         matched = d2_backbone.load_into_detector(detector, student.state_dict())
-        first_image = json.loads(data.val.annotations.read_text())["images"][0]["file_name"]
-        difference = d2_backbone.check_features_equal(
-            detector, student, data.val.images / first_image, cfg.INPUT.FORMAT
-        )
+        seen = [image["file_name"] for image in json.loads(data.val.annotations.read_text())["images"]]
+        difference = d2_backbone.check_features_equal(detector, student, data.val.images / seen[0], cfg.INPUT.FORMAT)
         print(f"{matched} backbone tensors matched; features differ by {difference:.1e} of their scale at most")
+        ranks: dict[str, float] = {}
+        if spec.is_first_rank:
+            ranks = map_ranks(detector, data.val.images, seen, cfg.INPUT.FORMAT)
+            print("effective ranks of its maps: " + ", ".join(f"{name} {rank:.0f}" for name, rank in ranks.items()))
         if settings.freeze_backbone:
             freeze_backbone(detector)
         recipe = check_recipe(detector, settings, data, sync_norm)
@@ -78,6 +81,7 @@ def finetune(spec: Spec) -> dict[str, Any]:
         "iterations": settings.iterations,
         "matched_tensors": matched,
         "feature_difference": difference,
+        **{f"effective_rank_{name}": rank for name, rank in ranks.items()},
     }
 
 

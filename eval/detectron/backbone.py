@@ -22,7 +22,7 @@ from pcd.errors import PCDError
 from pcd.export import to_detectron2_name
 from pcd.views import IMAGENET_MEAN, IMAGENET_STD
 
-__all__ = ["backbone_modules", "check_features_equal", "load_into_detector"]
+__all__ = ["backbone_modules", "check_features_equal", "load_into_detector", "maps_of", "to_tensor"]
 
 
 def load_into_detector(detector: Any, tensors: Mapping[str, Tensor]) -> int:
@@ -79,7 +79,7 @@ def _backbone_state(detector: Any) -> dict[str, Tensor]:
     return state
 
 
-def _maps(detector: Any, images: Tensor) -> dict[str, Tensor]:
+def maps_of(detector: Any, images: Tensor) -> dict[str, Tensor]:
     """res2 … res5 as far as the detector computes them on whole images; of a C4 detector res4, and res5 on top."""
     trunk = _trunk(detector)
     maps: dict[str, Tensor] = trunk(images)
@@ -102,8 +102,8 @@ def check_features_equal(detector: Any, student: Backbone, image_path: Path, ima
         PCDError: it is above 1e-4, what fp32 leaves between two orders of summation.
     """
     with Image.open(image_path) as file:
-        image = _to_tensor(np.asarray(file.convert("RGB")))
-    image_as_detectron_reads_it = _to_tensor(read_image(str(image_path), format=image_format))
+        image = to_tensor(np.asarray(file.convert("RGB")))
+    image_as_detectron_reads_it = to_tensor(read_image(str(image_path), format=image_format))
 
     mean, std = torch.tensor(IMAGENET_MEAN)[:, None, None], torch.tensor(IMAGENET_STD)[:, None, None]
     was_training = detector.training
@@ -111,7 +111,7 @@ def check_features_equal(detector: Any, student: Backbone, image_path: Path, ima
     own = student.eval().stages(((image / 255 - mean) / std)[None])
     with torch.backends.cudnn.flags(allow_tf32=False):  # on a GPU, TF32 alone would differ by more than the limit
         seen = detector.preprocess_image([{"image": image_as_detectron_reads_it}]).tensor
-        theirs = _maps(detector, seen)
+        theirs = maps_of(detector, seen)
     detector.train(was_training)
 
     worst = max(float((theirs[n].cpu() - own[n]).abs().max() / own[n].abs().max()) for n in theirs)
@@ -123,7 +123,7 @@ def check_features_equal(detector: Any, student: Backbone, image_path: Path, ima
     return worst
 
 
-def _to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
+def to_tensor(pixels: NDArray[np.uint8]) -> Tensor:
     """(H, W, 3) -> (3, H', W') of floats, cut to multiples of 32 (a smaller side is padded), as the strides ask."""
     height, width = (32 * max(1, side // 32) for side in pixels.shape[:2])
     lacking = [(0, max(0, 32 - side)) for side in pixels.shape[:2]]

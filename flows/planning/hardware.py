@@ -28,7 +28,7 @@ class Hardware:
 
 
 def _class(gpus: int, gpu: str, threads: int, cpu: str) -> str:
-    return f"{gpus} x {gpu}" if gpus else f"{threads} threads of {cpu}"
+    return f"{gpus} x {gpu}" if gpus else f"{threads} thread{'s' * (threads > 1)} of {cpu}"
 
 
 def hardware_here(runtime: Runtime, *, distributed: bool = True, on_device: bool = False) -> Hardware:

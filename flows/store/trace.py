@@ -156,6 +156,7 @@ def _facts(kind: str, manifest: Mapping[str, Any], result: Mapping[str, Any]) ->
                 "seed": settings.get("seed"),
                 "iterations": result.get("iterations"),
                 "backbone tensors matched": result.get("matched_tensors"),
+                "effective rank of res5 before": result.get("effective_rank_res5"),
                 "weights_sha256": result.get("weights_sha256"),
             }
     return {name: value for name, value in facts.items() if value is not None}

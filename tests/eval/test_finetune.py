@@ -133,6 +133,13 @@ def test_the_result_proves_that_the_backbone_arrived(random_arm: Path) -> None:
 
 
 @pytest.mark.slow
+def test_the_result_says_how_many_directions_the_maps_used_before_the_training(random_arm: Path) -> None:
+    record = result(random_arm)
+    for stage, channels in {"res2": 64, "res3": 128, "res4": 256, "res5": 512}.items():
+        assert 1 < record[f"effective_rank_{stage}"] < channels
+
+
+@pytest.mark.slow
 def test_the_result_says_by_which_recipe_it_came_to_be(random_arm: Path) -> None:
     record = result(random_arm)
     assert record["protocol"]["name"] == "fpn_1x"
