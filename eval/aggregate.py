@@ -42,7 +42,7 @@ def aggregate(spec: Spec) -> dict[str, Any]:
     results_frame(cells, holes).to_csv(spec.out / "results.csv", index=False, float_format="%.4f")
     standing = standings(by_cell, [name for name in HEADLINES if name in by_cell], noise_ap)
     evaluated = [Evaluated(cell.arm, cell.protocol, folders[cell.cell]) for cell in cells]
-    drawn = draw_arms(evaluated, spec.runtime["threads"])
+    drawn = draw_arms(evaluated, spec.runtime["threads"], spec.activity)
     intervals = arm_intervals(drawn)
     differences = arm_differences(by_cell, spec.settings["against"], drawn)
     further, legend = {}, [standing_note(noise_ap)] if standing else []

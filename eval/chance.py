@@ -1,16 +1,14 @@
 """May a difference of two arms, or of two runs of one arm, be the chance of their seeds?"""
 
 from collections.abc import Sequence
-from typing import Final
 
 import numpy as np
 from scipy import stats
 
+from eval.confidence import CONFIDENCE
 from eval.verdict import tolerance_of
 
-__all__ = ["CONFIDENCE", "may_be_chance", "seed_interval"]
-
-CONFIDENCE: Final = 0.95
+__all__ = ["may_be_chance", "seed_interval"]
 
 
 def seed_interval(of: Sequence[float], against: Sequence[float]) -> tuple[float, float] | None:

@@ -1,6 +1,5 @@
 """Is this COCO file one that a detector can be trained and evaluated on? The first fault is named, or all of them."""
 
-import json
 import os.path
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -9,10 +8,11 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from eval.coco_file import parse_coco
 from eval.datasets.run_lengths import why_no_mask
 from pcd.errors import PCDError
 
-__all__ = ["Fault", "check_coco", "clipped", "coco_faults", "leaves_its_folder", "parse_coco", "why_nothing_to_learn"]
+__all__ = ["Fault", "check_coco", "clipped", "coco_faults", "leaves_its_folder", "why_nothing_to_learn"]
 
 _SLACK: Final = 1.0
 """Pixels by which a box may leave its image: annotators' roundings."""
@@ -81,23 +81,6 @@ def check_coco(annotations: Path, images: Path) -> dict[str, Any]:
     for fault in coco_faults(raw, images):
         raise PCDError(f"{annotations}: {fault.words}")
     return raw
-
-
-def parse_coco(annotations: Path) -> dict[str, Any]:
-    """A JSON file with the three lists. Raises PCDError."""
-    try:
-        raw = json.loads(annotations.read_text())
-    except FileNotFoundError:
-        raise PCDError(f"annotation file {annotations} does not exist; check the data settings") from None
-    except OSError as error:
-        raise PCDError(f"annotation file {annotations} cannot be read ({error.strerror})") from None
-    except (ValueError, RecursionError) as error:  # brackets can be nested more deeply than Python reads
-        raise PCDError(f"{annotations} is not JSON ({error}); download or export it again") from None
-    for key in ("images", "annotations", "categories"):
-        if not isinstance(raw, dict) or not isinstance(raw.get(key), list):
-            raise PCDError(f'{annotations} has no list "{key}"; a COCO file has images, annotations and categories')
-    whole: dict[str, Any] = raw
-    return whole
 
 
 def leaves_its_folder(name: str) -> bool:

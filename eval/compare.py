@@ -8,11 +8,12 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from eval.chance import CONFIDENCE, may_be_chance, seed_interval
+from eval.chance import may_be_chance, seed_interval
 from eval.coco.bootstrap import interval, resample
 from eval.coco.intervals import RESAMPLES, SEED
 from eval.coco.matches import read_matches
 from eval.coco.report import matches_file
+from eval.confidence import CONFIDENCE
 from eval.metric_names import ABSENT, HEADLINES
 from eval.verdict import BASES, CellRun
 

@@ -6,9 +6,10 @@ from typing import Any, Final
 import numpy as np
 import pandas as pd
 
-from eval.chance import CONFIDENCE, seed_interval
+from eval.chance import seed_interval
 from eval.coco.bootstrap import interval
 from eval.coco.intervals import Drawn
+from eval.confidence import CONFIDENCE
 from eval.metric_names import ABSENT, HEADLINES
 
 __all__ = ["arm_differences", "difference_note", "printed_differences"]

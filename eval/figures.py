@@ -16,6 +16,7 @@ from PIL import Image
 from pycocotools import mask as coco_mask
 
 from eval.data import Split
+from eval.metric_lines import read_metric_lines
 from eval.metric_names import HEADLINES
 from eval.palette import COLOURS, arm_colours
 from eval.results_frame import Hole
@@ -86,8 +87,8 @@ def draw_losses(panels: Mapping[str, Sequence[Curve]], arms: Sequence[str], path
     for axes, (title, curves) in zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True):
         entries: dict[str, Line2D] = {}
         for curve in curves:
-            lines = [json.loads(line) for line in curve.file.read_text().splitlines()]
-            points = pd.DataFrame([line for line in lines if "loss" in line], columns=["step", "loss"])
+            lines = [line for line in read_metric_lines(curve.file) if "loss" in line]
+            points = pd.DataFrame(lines, columns=["step", "loss"])
             smooth = points["loss"].rolling(5, min_periods=1).mean()
             of_arm = list(dict.fromkeys(other.label for other in curves if other.arm == curve.arm))
             kind = _LINES[of_arm.index(curve.label) % len(_LINES)]

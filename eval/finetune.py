@@ -11,8 +11,8 @@ from typing import Any
 import torch
 
 from eval.data import read_data_set
+from eval.departures import departures
 from eval.finetune_settings import FinetuneSettings
-from eval.protocols import departures
 from pcd.distributed import process_group, world_size
 from pcd.errors import PCDError
 from pcd.export import load_backbone, load_exactly

@@ -7,15 +7,13 @@ from typing import Any, Final
 
 import pandas as pd
 
+from eval.format_names import STORED
 from eval.metric_names import ABSENT
 from eval.stacked import NAMES, stacked_arms, without, without_repeats
 from eval.standing import MARKS
 from pcd.errors import PCDError
 
-__all__ = ["FORMATS", "as_latex", "read_table", "table_as"]
-
-_FILES: Final = {"csv": "results.csv", "json": "ap_table.json", "md": "ap_table.md"}
-FORMATS: Final = (*_FILES, "latex")
+__all__ = ["as_latex", "read_table", "table_as"]
 
 _SIGNS: Final = {"Δ": r"$\Delta$", "±": r"$\pm$", ABSENT: "--"}
 """These stand in no encoding of LaTeX's own."""
@@ -28,7 +26,7 @@ _IMAGES: Final = r"Over images: 95\,\% interval over the evaluation images."
 
 
 def table_as(format_name: str, folder: Path) -> str:
-    """One of FORMATS, of an aggregate stage's folder.
+    """One of eval.format_names.FORMATS, of an aggregate stage's folder.
 
     Raises PCDError if the folder lacks what it is made of, or that is damaged.
     """
@@ -36,7 +34,7 @@ def table_as(format_name: str, folder: Path) -> str:
         return as_latex(read_table(folder))
     if format_name == "json":
         read_table(folder)  # a damaged one must not be taken for a table
-    path = folder / _FILES[format_name]
+    path = folder / STORED[format_name]
     try:
         return path.read_text()
     except (OSError, UnicodeDecodeError) as error:

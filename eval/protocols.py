@@ -1,17 +1,18 @@
-"""The protocols that the field compares backbones by, each a short difference from a base; without torch."""
+"""The protocols that the field compares backbones by, each a short difference from a base; without torch.
+
+Entries alone, with nothing that computes: they stand whole in a stage's settings, so its key leaves this file out
+(flows.planning.keys).
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Literal
+from typing import Final, Literal
 
 from pydantic import JsonValue
 
-from eval.finetune_settings import FinetuneSettings
-from eval.probes.settings import DEPARTURES, PROBES
-from pcd.errors import PCDError, unknown_name
-from pcd.settings import Settings
+from eval.probes.settings import DEPARTURES
 
-__all__ = ["PROTOCOLS", "Protocol", "departures", "difference", "other_share", "resolve", "with_named_protocols"]
+__all__ = ["PROTOCOLS", "Protocol"]
 
 DataKind = Literal["coco", "voc", "cityscapes", "classes"]
 
@@ -187,111 +188,3 @@ _ALL: Final = (
 )
 
 PROTOCOLS: Final[Mapping[str, Protocol]] = {protocol.name: protocol for protocol in _ALL}
-
-_SETTINGS: Final[Mapping[str, type[Settings]]] = {"detector": FinetuneSettings, **PROBES}
-"""Kind of a protocol to its settings."""
-
-
-def resolve(name: str, changes: Mapping[str, Any] | None = None) -> Settings:
-    """The settings of the protocol `name`, with `changes` laid over it.
-
-    Raises:
-        PCDError: no protocol has this name; the message has the nearest one.
-        ValidationError: a change is not valid.
-    """
-    values = _named(name) | dict(changes or {}) | {"base": name}
-    return _SETTINGS[values.get("kind", "detector")].model_validate(values)
-
-
-def difference(settings: Settings, name: str) -> list[tuple[str, Any, Any]]:
-    """Every setting in which `settings` leave the protocol `name`: its name, the protocol's value, the value here."""
-    named, here = resolve(name).model_dump(mode="json"), settings.model_dump(mode="json")
-    return [(field, named.get(field), value) for field, value in here.items() if named.get(field) != value]
-
-
-def departures(settings: Settings) -> list[tuple[str, Any, Any]]:
-    """The difference from the protocol that the settings name as their base; of one without a base, none."""
-    base: str | None = getattr(settings, "base", None)
-    return difference(settings, base) if base else []
-
-
-def other_share(settings: Settings, processes: int) -> str | None:
-    """A line where each process takes another number of images than the named protocol means; None where it does not.
-
-    The global batch, which is the parameter, is the same; not so are memory, and which images are padded together.
-    """
-    base: str | None = getattr(settings, "base", None)
-    if base is None or not isinstance(settings, FinetuneSettings):
-        return None
-    named, meant_for = resolve(base), PROTOCOLS[base].world_size
-    assert isinstance(named, FinetuneSettings)
-    meant, here = named.batch // meant_for, settings.batch / processes
-    if here == meant:
-        return None
-    ranks = f"{processes} processes" if processes > 1 else "one process"
-    return (
-        f"{settings.batch} images of a step over {ranks} are {here:g} on each, where {base} means {meant} "
-        f"({named.batch} over {meant_for}): memory differs, and which images are padded together"
-    )
-
-
-def with_named_protocols(protocols: Mapping[str, Any]) -> dict[str, Any]:
-    """A profile's `protocols`, each filled up with what it is named after: `base`, or else its own name.
-
-    `fpn_1x: {}` is the named protocol; `mine: {base: fpn_1x, iterations: 1000}` departs from it; a block that neither
-    has a base nor a protocol's name is taken as it stands. `world_size: 4` scales a detector's protocol to so many
-    processes by Detectron2's reference-world-size rule.
-
-    Raises ValueError if there is no such base, or the rule leaves no whole batch.
-    """
-    return {
-        name: _filled(name, block or {}) if isinstance(block, Mapping | None) else block
-        for name, block in protocols.items()
-    }
-
-
-def _filled(name: str, block: Mapping[str, Any]) -> dict[str, Any]:
-    base = block.get("base", name if name in PROTOCOLS else None)
-    if base is None:
-        if not block:  # it can only mean a named one
-            raise ValueError(unknown_name("protocol", name, PROTOCOLS))
-        return dict(block)
-    try:
-        values = _named(str(base)) | dict(block) | {"base": base}
-    except PCDError as error:
-        raise ValueError(error) from None
-    world_size = values.pop("world_size", None)
-    return values if world_size is None else values | _scaled(values, PROTOCOLS[base].world_size, world_size)
-
-
-def _named(name: str) -> dict[str, Any]:
-    if name not in PROTOCOLS:
-        raise unknown_name("protocol", name, PROTOCOLS)
-    protocol = PROTOCOLS[name]
-    return (_named(protocol.base) if protocol.base else {}) | dict(protocol.changes)
-
-
-def _scaled(values: Mapping[str, Any], reference: int, world_size: Any) -> dict[str, Any]:
-    """Detectron2's rule: a process keeps its images, and what it sees in all stays the same.
-
-    Batch and learning rate grow as the processes do; iterations and warm-up fall. See `auto_scale_workers` in
-    facebookresearch/detectron2@v0.6 detectron2/engine/defaults.py.
-    """
-    if values.get("kind", "detector") != "detector":
-        raise ValueError("world_size scales detectors; a probe runs in one process")
-    if not isinstance(world_size, int) or world_size < 1:
-        raise ValueError(f"world_size is the number of processes to scale the protocol to, got {world_size!r}")
-    fields = FinetuneSettings.model_fields
-    batch, rate, iterations, warmup = (
-        values.get(name, fields[name].default) for name in ("batch", "learning_rate", "iterations", "warmup_iterations")
-    )
-    if batch * world_size % reference:
-        raise ValueError(
-            f"a batch of {batch}, meant for {reference} processes, leaves {world_size} no whole number of images"
-        )
-    return {
-        "batch": batch * world_size // reference,
-        "learning_rate": rate * world_size / reference,
-        "iterations": round(iterations * reference / world_size),
-        "warmup_iterations": round(warmup * reference / world_size),
-    }

@@ -1,15 +1,14 @@
 """Settings of the data: validated once, here."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 
-from pcd.settings import Settings, setting
+from pcd.settings import AbsolutePath, Settings, setting
 
 __all__ = [
-    "CityscapesSet", "ClassSet", "CocoData", "CocoSet", "DataSettings", "DataStageSettings", "LabelledSet",
-    "PoolData", "ShapesData", "VocSet",
+    "CityscapesSet", "ClassSet", "CocoData", "CocoSet", "DataSettings", "DataStageSettings",
+    "LabelledSet", "PoolData", "ShapesData", "VocSet",
 ]  # fmt: skip
 
 
@@ -27,34 +26,27 @@ class ShapesData(Settings):
     val: int = setting(150, "labelled images for evaluation", "ours", ge=1)
 
 
-def _absolute(path: Path) -> Path:
-    return path.expanduser().absolute()
-
-
-Folder = Annotated[Path, AfterValidator(_absolute)]
-
-
 class PoolData(Settings):
     """Images to pre-train on and no labelled ones: every protocol names one of `sets`."""
 
     kind: Literal["pool"] = "pool"
-    pool: Folder = Field(description="as of `coco`")
+    pool: AbsolutePath = Field(description="as of `coco`")
 
 
 class CocoSet(Settings):
     """Labelled images of the user's own in COCO's format, with masks or with boxes alone; nothing is copied."""
 
     kind: Literal["coco"] = "coco"
-    train_images: Folder = Field(description="folder of the labelled training images")
-    train_annotations: Folder = Field(description="COCO JSON of the training images")
-    val_images: Folder = Field(description="folder of the evaluation images")
-    val_annotations: Folder = Field(description="COCO JSON of the evaluation images")
+    train_images: AbsolutePath = Field(description="folder of the labelled training images")
+    train_annotations: AbsolutePath = Field(description="COCO JSON of the training images")
+    val_images: AbsolutePath = Field(description="folder of the evaluation images")
+    val_annotations: AbsolutePath = Field(description="COCO JSON of the evaluation images")
 
 
 class CocoData(CocoSet):
     """The same with a pool of unlabelled images."""
 
-    pool: Folder = Field(
+    pool: AbsolutePath = Field(
         description="unlabelled images: a folder, subfolders included (ImageNet's train folder); "
         "or tar shards: their folder, or a pattern such as shards/train-*.tar"
     )
@@ -76,7 +68,7 @@ class VocSet(Settings):
     """
 
     kind: Literal["voc"] = "voc"
-    folder: Folder = Field(description="the VOCdevkit, with VOC2007 and VOC2012 in it")
+    folder: AbsolutePath = Field(description="the VOCdevkit, with VOC2007 and VOC2012 in it")
     train: tuple[VocList, ...] = setting(
         ("2007_trainval", "2012_trainval"), "lists of training images, YEAR_LIST", "ours"
     )
@@ -98,14 +90,14 @@ class CityscapesSet(Settings):
     """
 
     kind: Literal["cityscapes"] = "cityscapes"
-    folder: Folder = Field(description="the folder with leftImg8bit and gtFine in it")
+    folder: AbsolutePath = Field(description="the folder with leftImg8bit and gtFine in it")
 
 
 class ClassSet(Settings):
     """Images with one label each, as ImageNet's: train/<class>/ and val/<class>/, subfolders included."""
 
     kind: Literal["classes"] = "classes"
-    folder: Folder = Field(description="the folder with train and val in it")
+    folder: AbsolutePath = Field(description="the folder with train and val in it")
 
 
 LabelledSet = Annotated[CocoSet | VocSet | CityscapesSet | ClassSet, Field(discriminator="kind")]

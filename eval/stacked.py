@@ -26,8 +26,7 @@ def stacked_arms(record: Mapping[str, Any]) -> Stacked:
 
     Columns in which no arm has a figure are left out.
     """
-    baselines: Sequence[str] = record.get("baselines") or [record.get("baseline", "")]  # of before there were several
-    differences = [f"Δ {baseline}" for baseline in baselines if baseline]
+    differences = [f"Δ {baseline}" for baseline in record.get("baselines", ())]
     columns = ("AP", "over images", *differences, *_OF_DETECTORS[1:])
     images = {
         (row["arm"], row["protocol"], row["task"]): f"{row['low']:.1f} to {row['high']:.1f}"

@@ -6,7 +6,8 @@ from typing import Final, Literal
 import numpy as np
 import pandas as pd
 
-from eval.chance import CONFIDENCE, may_be_chance
+from eval.chance import may_be_chance
+from eval.confidence import CONFIDENCE
 
 __all__ = ["MARKS", "Standing", "standing_note", "standings"]
 

@@ -6,12 +6,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
-import jinja2
 import pandas as pd
 
 from eval.metric_names import ABSENT, HEADLINES, label_of
 from eval.results_frame import Cell, Hole, results_frame
 from eval.standing import MARKS, Standing
+from eval.written_tables import as_markdown, as_page
 from pcd.stage import write_text
 
 __all__ = [
@@ -101,8 +101,7 @@ def printed_arms(
     `n` is the number of seeds, or "2 of 3" where some are holes. `standings` (eval.standing) are shown by their marks.
     """
     shown = arms[["arm", "protocol"]].astype(str)
-    whole = arms["of"] if "of" in arms else arms["n"]  # a table of before there were holes
-    shown["n"] = [str(n) if n == of else f"{n} of {of}" for n, of in zip(arms["n"], whole, strict=True)]
+    shown["n"] = [str(n) if n == of else f"{n} of {of}" for n, of in zip(arms["n"], arms["of"], strict=True)]
     standings = standings or {}
     for metric in _metrics_of(arms, " mean"):
         label = HEADLINES.get(metric)
@@ -163,23 +162,15 @@ def write_tables(
     record["printed"] = shown_arms.to_dict(orient="records")  # for who shows the table without pandas
     record["further"] = {title: table.to_dict(orient="records") for title, table in further.items()}
     write_text(folder / "ap_table.json", json.dumps(record, indent=2) + "\n")
-    write_text(folder / "ap_summary.md", _markdown(_summary(shown_arms)) + "\n")
-    parts = [f"# {title}", "", _markdown(shown_arms)]
+    write_text(folder / "ap_summary.md", as_markdown(_summary(shown_arms)) + "\n")
+    parts = [f"# {title}", "", as_markdown(shown_arms)]
     for heading, table in {"Cells": shown_cells, **further}.items():
-        parts += ["", f"## {heading}", "", _markdown(table)]
+        parts += ["", f"## {heading}", "", as_markdown(table)]
     write_text(folder / "ap_table.md", "\n".join([*parts, "", *(f"- {note}" for note in notes)]) + "\n")
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True)
-    html = environment.get_template("ap_table.html.j2").render(
-        title=title, tables=(("By arm", shown_arms), ("By cell", shown_cells), *further.items()), notes=notes
-    )
-    write_text(folder / "ap_table.html", html)
+    tables = (("By arm", shown_arms), ("By cell", shown_cells), *further.items())
+    write_text(folder / "ap_table.html", as_page(title, tables, notes))
 
 
 def _summary(shown_arms: pd.DataFrame) -> pd.DataFrame:
     names = [name for name in shown_arms.columns if name in HEADLINES.values() or "Δ" in name]
     return shown_arms[["arm", "protocol", "n", *names]]
-
-
-def _markdown(shown: pd.DataFrame) -> str:
-    # Without disable_numparse "20.0" would be printed as 20.
-    return str(shown.to_markdown(index=False, disable_numparse=True))

@@ -14,6 +14,7 @@ from typing import Final, Literal
 import numpy as np
 from scipy import stats
 
+from eval.confidence import CONFIDENCE
 from eval.metric_names import HEADLINES
 
 __all__ = [
@@ -30,7 +31,6 @@ _OF_DETECTORS: Final = ("bbox/AP", "segm/AP")
 BASES: Final = ("settings", "data", "source", "versions", "hardware")
 """What an AP rests on, besides chance."""
 
-_CONFIDENCE: Final = 0.95
 _ROUNDING: Final = 1e-9  # 10.3 - 10.0 is more than 0.3
 _IS_SHA256: Final = re.compile(r"[0-9a-f]{64}").fullmatch
 
@@ -161,7 +161,7 @@ def tolerance_of(figures: Sequence[float], noise_ap: float) -> Tolerance:
     if len(figures) < 2:
         return stated
     n = len(figures)
-    quantile = float(stats.t.ppf((1 + _CONFIDENCE) / 2, df=n - 1))
+    quantile = float(stats.t.ppf((1 + CONFIDENCE) / 2, df=n - 1))
     spread = quantile * float(np.std(figures, ddof=1)) * math.sqrt(2)
     return Tolerance(spread, f"spread of {n} seeds") if spread > noise_ap else stated
 

@@ -3,22 +3,21 @@
 from pathlib import Path
 from typing import Final
 
-import matplotlib as mpl
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from eval.palette import COLOURS
 from eval.verdict import RunVerdict, judged_metrics
 
 __all__ = ["draw_verdict"]
 
-_COLOURS: Final = mpl.colormaps["tab10"].colors  # type: ignore[attr-defined]
 _NOTHING: Final = "no two figures to compare"
 _OF_OUTCOME: Final = {
-    "identical": _COLOURS[0],
-    "reproduced": _COLOURS[2],
-    "not reproduced": _COLOURS[1],
-    "not comparable": _COLOURS[7],
-    "regressed": _COLOURS[3],
+    "identical": COLOURS[0],
+    "reproduced": COLOURS[2],
+    "not reproduced": COLOURS[1],
+    "not comparable": COLOURS[7],
+    "regressed": COLOURS[3],
 }
 
 

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-import jinja2
 import pandas as pd
 
 from eval.metric_names import ABSENT
 from eval.verdict import JUDGED_METRICS, CellVerdict, RunVerdict, judged_metrics
+from eval.written_tables import as_markdown, as_page
 from pcd.stage import write_text
 
 __all__ = ["describe_verdict", "message_of", "printed_verdicts", "summary_of", "verdict_frame", "write_verdict"]
@@ -65,7 +65,7 @@ def summary_of(name: str, verdict: RunVerdict) -> str:
         ["cell", "verdict", *(f"Δ {label}" for label in judged_metrics(verdict).values())]
     ]
     counts = message_of(name, verdict).splitlines()[0]
-    return f"**{counts}**\n\n{_markdown(shown)}\n"
+    return f"**{counts}**\n\n{as_markdown(shown)}\n"
 
 
 def message_of(name: str, verdict: RunVerdict) -> str:
@@ -96,17 +96,9 @@ def write_verdict(folder: Path, title: str, verdict: RunVerdict, notes: Sequence
     write_text(folder / "verdict.json", json.dumps(record, indent=2) + "\n")
     write_text(
         folder / "verdict.md",
-        "\n".join([f"# {title}", "", _markdown(shown), "", *(f"- {note}" for note in notes)]) + "\n",
+        "\n".join([f"# {title}", "", as_markdown(shown), "", *(f"- {note}" for note in notes)]) + "\n",
     )
-    environment = jinja2.Environment(loader=jinja2.FileSystemLoader(Path(__file__).parent), autoescape=True)
-    html = environment.get_template("ap_table.html.j2").render(title=title, tables=(("By cell", shown),), notes=notes)
-    write_text(folder / "verdict.html", html)
-
-
-def _markdown(shown: pd.DataFrame) -> str:
-    # Without disable_numparse "20.0" would be printed as 20; a bar in a reason would end its column.
-    escaped = shown.map(lambda text: text.replace("|", "\\|"))
-    return str(escaped.to_markdown(index=False, disable_numparse=True))
+    write_text(folder / "verdict.html", as_page(title, [("By cell", shown)], notes))
 
 
 def _named(cell: CellVerdict) -> str:

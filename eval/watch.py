@@ -15,6 +15,7 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
+from eval.metric_lines import read_metric_lines
 from pcd.errors import PCDError, StageFailedError
 from pcd.snapshots import list_snapshots
 from pcd.stage import ACTIVITY, EXIT_STOPPED, EXIT_USER_ERROR, Spec, Stopped, run_stage, write_json
@@ -31,13 +32,16 @@ def watch(spec: Spec) -> dict[str, Any]:
     curve: dict[float, dict[str, float | None]] = {}
     logged = _logged_epochs(spec)
     while True:
-        is_last_look = _has_finished(spec)  # before the look: what appears in between is met in the next one
-        for epoch, folder in _snapshots(spec):
+        watched = _watched(spec)
+        is_last_look = (watched / "result.json").exists()  # before the look: what appears in between is met in the next
+        snapshots = list(list_snapshots(watched))
+        is_last_look &= watched.exists()  # else it moved meanwhile, as it does when the pre-training is done
+        for epoch, folder in snapshots:
             if epoch not in curve and _keep(folder, _place(spec, epoch)):
                 curve[epoch] = _evaluate(spec, epoch)
                 if epoch not in logged:
                     _log(spec, len(curve), epoch, curve[epoch])
-        if is_last_look and all(epoch in curve for epoch, _ in _snapshots(spec)):
+        if is_last_look and all(epoch in curve for epoch, _ in snapshots):
             break
         if spec.stop_requested:
             raise Stopped
@@ -51,16 +55,10 @@ def watch(spec: Spec) -> dict[str, Any]:
     return {"curve": [{"epoch": epoch, "metrics": figures} for epoch, figures in sorted(curve.items())]}
 
 
-def _has_finished(spec: Spec) -> bool:
-    return any((Path(spec.runtime[place]) / "result.json").exists() for place in ("live", "final"))
-
-
-def _snapshots(spec: Spec) -> list[tuple[float, Path]]:
-    """Wherever they lie now: the folder moves when the pre-training is done."""
-    for place in ("final", "live"):
-        if found := list(list_snapshots(Path(spec.runtime[place]))):
-            return found
-    return []
+def _watched(spec: Spec) -> Path:
+    """The pre-training's folder. While it works, what lies at `final` is an older result, computed anew just now."""
+    live = Path(spec.runtime["live"])
+    return live if live.exists() else Path(spec.runtime["final"])
 
 
 def _place(spec: Spec, epoch: float) -> Path:
@@ -146,11 +144,7 @@ def _log(spec: Spec, number: int, epoch: float, figures: dict[str, float | None]
 def _logged_epochs(spec: Spec) -> set[float]:
     """By an attempt that was interrupted: no figure stands there twice."""
     spec.metrics.drop_after(sys.maxsize)  # less a line that was cut short
-    return {json.loads(line)["epoch"] for line in _lines(spec.metrics.path)}
-
-
-def _lines(path: Path) -> list[str]:
-    return path.read_text().splitlines() if path.exists() else []
+    return {line["epoch"] for line in read_metric_lines(spec.metrics.path)}
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from flows.failures import one_of, told, why_missing
 from flows.home import MLFLOW_PORT, home, tracking_uri
 from flows.journal import Journal, Run, describe_stages
 from flows.left_out import find_left_out
-from flows.logins import without_login
+from flows.logins import hide_logins, without_login
 from flows.orchestration.flow_run import flow_run_id, page_tags, tell_prefect
 from flows.orchestration.prefect_server import api_address, own_server
 from flows.orchestration.slots import free_slots
@@ -106,6 +106,7 @@ def benchmark(
         PCDError: the user has to mend something, and nothing was measured.
         StageFailedError: cells failed; the table, if there is one, names them as holes.
     """
+    hide_logins()
     whole = make_plan(settings)
     if whole.missing:
         raise PCDError("; ".join(whole.missing))

@@ -15,7 +15,8 @@ from flows.planning.stages import Stage
 from flows.profiles import load_profile
 from flows.progress import make_reporter
 from flows.store.store import Store
-from flows.supervision.supervisor import MetricLine, run_process, stage_command, write_spec
+from flows.supervision.stage_command import stage_command, write_spec
+from flows.supervision.supervisor import MetricLine, run_process
 from pcd.teachers.registry import DEMO_CHECKPOINT, DEMO_RECIPE
 
 __all__ = ["train"]

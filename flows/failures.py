@@ -1,6 +1,6 @@
 """What is said of a benchmark's stages that failed: in its state, and in the holes of its table."""
 
-from flows.planning.stages import Plan, Stage
+from flows.planning.stages import Plan, Stage, rests_on
 from flows.run_record import NOT_ASKED_FOR
 from pcd.errors import PCDError, StageFailedError
 
@@ -8,11 +8,11 @@ __all__ = ["one_of", "told", "why_missing"]
 
 
 def why_missing(cell: Stage, plan: Plan, failures: dict[str, Exception]) -> str:
-    """Its own failure, or that of a stage that it needs."""
+    """Its own failure, or those of the stages that it rests on."""
     if cell.id not in {stage.id for stage in plan.stages}:
         return NOT_ASKED_FOR
-    needs = [cell.id, *cell.inputs.values()]
-    causes = [f"{stage}: {_first_line(failures[stage])}" for stage in needs if stage in failures]
+    failed = [stage.id for stage in rests_on(cell, plan) if stage.id in failures]
+    causes = [f"{stage}: {_first_line(failures[stage])}" for stage in failed]
     return "; ".join(causes) or "a stage that it needs failed"
 
 

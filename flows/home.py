@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 from typing import Final
 
-__all__ = ["MLFLOW_PORT", "PREFECT_PORT", "home", "report_path", "set_environment", "tracking_uri"]
+__all__ = ["MLFLOW_PORT", "PREFECT_PORT", "QUIET", "home", "report_path", "set_environment", "tracking_uri"]
 
 MLFLOW_PORT: Final = 5000
 PREFECT_PORT: Final = 4200
@@ -25,6 +25,18 @@ def report_path(name: str, key: str, part: str | None = None) -> Path:
     return home() / "reports" / f"{name}-{key[:12]}{f'.{part}' if part else ''}.html"
 
 
+QUIET: Final = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven processes for GenAI jobs that nobody here submits
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # its 7 would take minutes to say that nobody answers
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # with the password that it may hold
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # one for each file of a registered student, in our own output
+    "DO_NOT_TRACK": "1",
+}
+"""What a run needs wherever it is: on this machine, or started by a worker."""
+
+
 def set_environment() -> None:
     """Defaults for Prefect and MLflow; to be called before either is imported. What the user has set stays."""
     defaults = {
@@ -36,13 +48,7 @@ def set_environment() -> None:
         # Slots of a run that was killed come free also behind a server that was started anew.
         "PREFECT_SERVER_CONCURRENCY_LEASE_STORAGE": "prefect.server.concurrency.lease_storage.filesystem",
         "PREFECT_CLI_COLORS": "false",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",  # seven processes for GenAI jobs that nobody here submits
-        "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "3",  # its 7 would take minutes to say that nobody answers
-        "MLFLOW_HTTP_REQUEST_TIMEOUT": "30",
-        "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",  # with the password that it may hold
-        "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",  # one for each file of a registered student, in our own output
-        "DO_NOT_TRACK": "1",
+        **QUIET,
     }
     for name, value in defaults.items():
         os.environ.setdefault(name, value)

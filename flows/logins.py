@@ -4,7 +4,7 @@ import logging
 import re
 from typing import Final
 
-__all__ = ["LoginlessFormatter", "without_login"]
+__all__ = ["LoginlessFormatter", "hide_logins", "without_login"]
 
 _LOGIN: Final = re.compile(r"(?<=://)[^/\s?#]*@")
 
@@ -15,7 +15,19 @@ def without_login(text: str) -> str:
 
 
 class LoginlessFormatter(logging.Formatter):
-    """Other people's messages and tracebacks name the address that they could not reach."""
+    """Another formatter's text: other people's messages and tracebacks name the address that they could not reach."""
+
+    def __init__(self, inner: logging.Formatter) -> None:
+        super().__init__()
+        self._inner = inner
 
     def format(self, record: logging.LogRecord) -> str:
-        return without_login(super().format(record))
+        return without_login(self._inner.format(record))
+
+
+def hide_logins() -> None:
+    """In all that this process logs, whoever has set up its handlers: a run of a worker's logs by Prefect's."""
+    children = [log for log in logging.root.manager.loggerDict.values() if isinstance(log, logging.Logger)]
+    for handler in {id(handler): handler for log in (logging.root, *children) for handler in log.handlers}.values():
+        if not isinstance(handler.formatter, LoginlessFormatter):
+            handler.setFormatter(LoginlessFormatter(handler.formatter or logging.Formatter()))

@@ -37,12 +37,11 @@ def write_benchmark_report(record: RunRecord, path: Path | None = None) -> Path:
 def gather_report(record: RunRecord) -> Report:
     """All of it as plain data."""
     folder, missing = Path(record.folder), []
-    has_table = not (folder / "backbone.safetensors").exists()  # without protocols the last pre-training lies there
-    table = json_object(folder / "ap_table.json") if has_table else {}
-    if has_table and not table:
+    table = json_object(folder / "ap_table.json") if record.has_table else {}
+    if record.has_table and not table:
         missing.append(f"The AP table: ap_table.json is gone or damaged in {folder}; run the benchmark again.")
     traces, lost = _trace_all(record, bool(table))
-    figures, undrawn = report_figures(record, table if has_table else None, traces)
+    figures, undrawn = report_figures(record, table if record.has_table else None, traces)
     settings, unmarked = report_settings(record.settings)
     if not record.environment:
         unmarked.append("The environment: the benchmark's record does not name it.")

@@ -1,7 +1,7 @@
 """Which figures a benchmark's report has, by its record and by what the store still has of its stages."""
 
 import shlex
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +17,7 @@ from eval.report.figures import (
 )
 from flows.run_record import RunRecord
 from flows.store.manifest import command_again, read_manifest
+from flows.store.recorded import stage_folder
 from flows.store.trace import Origin, Trace
 
 __all__ = ["in_order", "report_figures"]
@@ -66,14 +67,15 @@ def in_order(origin: Origin) -> Iterator[Origin]:
     return walk(origin)
 
 
-def _curves(record: RunRecord, pretrained: Mapping[str, Origin]) -> Gathered:
-    """Watches lie beside the pre-training that they watched. Nothing rests on them, so no trail leads there."""
+def _curves(record: RunRecord, pretrained: Iterable[str]) -> Gathered:
+    """What watched each pre-training. Nothing rests on a watch, so no trail leads there."""
     sources, missing = {}, []
-    for name, origin in pretrained.items():
-        key = record.stages.get(f"watch:{name}")
-        if key is None:
+    for name in pretrained:
+        watch = f"watch:{name}"
+        if watch not in record.stages:
             continue
-        source = _source(f"watch:{name}", Path(origin.folder or "").parents[1] / "watch" / key)
+        folder = stage_folder(record, watch)
+        source = _source(watch, folder) if folder else None
         if source is None:
             missing.append(f"AP against epoch of {name}: watch:{name} is not in the store.")
         else:

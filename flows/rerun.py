@@ -17,6 +17,7 @@ from eval.verdict_figure import draw_verdict
 from eval.verdict_table import message_of, write_verdict
 from flows.benchmark import benchmark
 from flows.home import home
+from flows.logins import hide_logins
 from flows.orchestration.flow_run import flow_run_id, page_tags, tell_prefect
 from flows.planning.stages import is_cell
 from flows.profiles import validate
@@ -57,6 +58,7 @@ def rerun(run: str | None = None, share: tuple[Shared, ...] = (), part: PartName
         PCDError: there is no such benchmark, or it cannot be run any more.
         StageFailedError: the rerun failed and left nothing to judge.
     """
+    hide_logins()
     original = find_original(run)
     settings = validate(original.settings, f"the recorded settings of {original.name}")
     part = part or f"{original.name}-{flow_run_id()[:8]}"
@@ -96,7 +98,7 @@ def verdict_folder(part: str) -> Path:
 def _run_again(original: RunRecord, settings: Benchmark, part: str, share: tuple[Shared, ...]) -> RunRecord:
     began = time.time()
     try:
-        benchmark(settings, part=part, share=share, rerun_of=original.mlflow_run_id)
+        benchmark(settings, only=original.only, part=part, share=share, rerun_of=original.mlflow_run_id)
     except StageFailedError:  # cells that failed are holes of the verdict
         failed = latest_record(part)
         if failed is None or failed.finished < began:

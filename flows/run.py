@@ -104,7 +104,8 @@ def _log_to_file() -> Path:
         raise PCDError(f"cannot write to {home()} ({error.strerror}); set PCD_HOME to a writable folder") from None
     path = folder / f"run-{time.strftime('%Y%m%d-%H%M%S')}.log"
     handler = logging.FileHandler(path)
-    handler.setFormatter(LoginlessFormatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    form = logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s")
+    handler.setFormatter(LoginlessFormatter(form))
     logging.basicConfig(level=logging.INFO, handlers=[handler])
     logging.getLogger("httpx").setLevel(logging.WARNING)  # a line for every heartbeat
     logging.captureWarnings(capture=True)

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 from flows.home import home, tracking_uri
 from flows.logins import without_login
-from flows.planning.stages import Plan
+from flows.planning.stages import Plan, is_cell
 from pcd.errors import PCDError
 from pcd.stage import write_json
 
@@ -45,6 +45,18 @@ class RunRecord:
     """Cells that the table lacks, and why."""
     part: str | None = None
     """Of the store, for a rerun."""
+
+    @property
+    def has_table(self) -> bool:
+        """False for a benchmark without protocols, which pre-trains and no more."""
+        return "aggregate" in self.stages
+
+    @property
+    def only(self) -> tuple[str, ...]:
+        """The cells that `--only` chose; none where all were asked for."""
+        if NOT_ASKED_FOR not in self.holes.values():
+            return ()
+        return tuple(stage.partition(":")[2] for stage in self.stages if is_cell(stage))
 
 
 _FIELDS: Final = frozenset(RunRecord.__dataclass_fields__)

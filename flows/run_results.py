@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from eval.verdict import CellRun
 from flows.planning.stages import is_cell
-from flows.run_record import RunRecord
+from flows.run_record import NOT_ASKED_FOR, RunRecord
+from flows.store.recorded import finished_folder, roots_of, stage_folder
 from flows.store.store import Store, open_store
 from pcd.flat import flatten
 
@@ -37,22 +38,16 @@ def fetch_stages(stages: Mapping[str, str], stores: Sequence[Store]) -> None:
 
 
 def cells_of(record: RunRecord) -> list[CellRun]:
-    """Those of a run; a rerun shares stages of the whole store, and its own part comes first."""
-    stores = _stores(record)
-    fetch_stages(record.stages, stores)
-    return read_cells(record.stages, record.holes, [store.root for store in stores])
+    """Those of a run; what was not asked for is no cell of it, and no hole."""
+    fetch_stages(record.stages, [open_store(part) for part in dict.fromkeys((record.part, None))])
+    holes = {stage: reason for stage, reason in record.holes.items() if reason != NOT_ASKED_FOR}
+    return read_cells(record.stages, holes, roots_of(record))
 
 
 def cell_folders(record: RunRecord) -> dict[str, Path]:
     """Cell to the folder of its evaluation, of those whose stage the store has."""
-    stages = {stage: key for stage, key in record.stages.items() if is_cell(stage)}
-    roots = [store.root for store in _stores(record)]
-    folders = {stage.partition(":")[2]: _folder(stage, stages, roots) for stage in stages}
+    folders = {stage.partition(":")[2]: stage_folder(record, stage) for stage in record.stages if is_cell(stage)}
     return {cell: folder for cell, folder in folders.items() if folder is not None}
-
-
-def _stores(record: RunRecord) -> list[Store]:
-    return [open_store(part) for part in dict.fromkeys((record.part, None))]
 
 
 def read_cells(stages: Mapping[str, str], holes: Mapping[str, str], roots: Sequence[Path]) -> list[CellRun]:
@@ -84,17 +79,12 @@ def _read_cell(stage: str, stages: Mapping[str, str], holes: Mapping[str, str], 
 
 def _chain(stage: str, stages: Mapping[str, str], roots: Sequence[Path]) -> Iterator[tuple[str, Path]]:
     """The stage and all that it rests on, each with its folder. Raises KeyError or OSError if one is gone."""
-    folder = _folder(stage, stages, roots)
+    folder = finished_folder(roots, stage, stages[stage])
     if folder is None:
         raise FileNotFoundError(stages[stage])
     yield stage, folder
     for of in _read(folder / "manifest.json")["inputs"].values():
         yield from _chain(of, stages, roots)
-
-
-def _folder(stage: str, stages: Mapping[str, str], roots: Sequence[Path]) -> Path | None:
-    kind, key = stage.partition(":")[0], stages[stage]
-    return next((root / kind / key for root in roots if (root / kind / key / "manifest.json").exists()), None)
 
 
 def _basis(chain: Mapping[str, Path]) -> dict[str, dict[str, str]]:

@@ -13,13 +13,16 @@ from typing import Any
 from flows.journal import Journal
 from flows.orchestration.slots import prefect_slots
 from flows.planning.costs import remember
+from flows.planning.keys import changed_sources
 from flows.planning.stages import Plan, Stage
 from flows.progress import Reporter
+from flows.stage_summary import stage_summary
 from flows.store.store import Store
 from flows.supervision.devices import Devices, lease_devices
 from flows.supervision.machine_load import sampled_load
-from flows.supervision.supervisor import MetricLine, run_process, stage_command, write_spec
-from pcd.errors import StageFailedError, StageStoppedError
+from flows.supervision.stage_command import stage_command, write_spec
+from flows.supervision.supervisor import MetricLine, run_process
+from pcd.errors import PCDError, StageFailedError, StageStoppedError
 
 __all__ = ["NoProgressError", "Runner"]
 
@@ -72,32 +75,6 @@ class Runner:
         self.journal.note("cached", stage.id, folder=str(stored))
         return True
 
-    def stop_of(self, stage: Stage) -> threading.Event:
-        """Set: this stage ends. One that runs beside another has an event of its own."""
-        return self._stops.setdefault(stage.id, threading.Event()) if stage.beside else self.stop
-
-    def stop_all(self) -> None:
-        """All stages save their checkpoints and end."""
-        self.stop.set()
-        for stop in self._stops.values():
-            stop.set()
-
-    def _stop_beside(self, stage: Stage) -> None:
-        """The next attempt at `stage` needs its devices again; what runs beside it begins again with it."""
-        self.begun.pop(stage.id, None)
-        for other in self.plan.stages:
-            if other.beside == stage.id:
-                self.stop_of(other).set()
-
-    def find_if_free(self, stage: Stage) -> Path | None:
-        """Where the stage lies; what another run computes just now is not waited for."""
-        for store in filter(None, (self.shared.get(stage.kind), self.store)):
-            with store.unlocked(stage.kind, stage.key) as is_free:
-                found = store.obtain(stage) if is_free else store.find(stage)
-            if found is not None:
-                return found
-        return None
-
     def _find(self, stage: Stage, waiting: Callable[[], None]) -> Path | None:
         if stage.id in self.anew:  # until it is done: a retry must not take the old result for its own
             if stage.id not in self._begun_anew:
@@ -121,14 +98,17 @@ class Runner:
         runtime, work = self.plan.benchmark.runtime, self.store.work_folder(stage)
         self.journal.note("running", stage.id, folder=str(work))
         self.reporter.stage_starts(*self._place(stage), stage)
-        began = time.monotonic()
+        began, started = time.monotonic(), time.time()
+        devices: tuple[str, ...] = ()
         try:
-            with lease_devices(stage, runtime, self._on_wait(stage), self.stop_of(stage)) as devices:
+            with lease_devices(stage, runtime, self._on_wait(stage), self.stop_of(stage)) as leased:
+                _check_sources(stage)
                 self.begun[stage.id] = work  # only now: what runs beside it must not take the device before it
                 self.on_begin()
-                command = self._run(stage, work, devices)
+                devices, started = leased.names, time.time()
+                command = self._run(stage, work, leased)
             seconds = time.monotonic() - began
-            remember(stage, work, self.environment)
+            remember(stage, work, self.environment, devices, started)
             folder, result = self._commit(stage, command, seconds)
         except StageStoppedError as error:
             self._stop_beside(stage)
@@ -137,27 +117,17 @@ class Runner:
             raise
         except Exception as error:
             self._stop_beside(stage)
-            if not (work / "result.json").exists():  # else it was the commit that failed
-                remember(stage, work, self.environment)
+            if devices and not (work / "result.json").exists():  # else it was the commit that failed
+                remember(stage, work, self.environment, devices, started)
             self.reporter.stage_fails(stage, f"its log is {work / 'log.txt'}")
             with suppress(OSError):  # on a full disk the error itself says more; whoever closes the run notes it
                 self.journal.note("failed", stage.id, folder=str(work), reason=f"{type(error).__name__}: {error}")
             self._refuse_to_repeat(stage, error)
             raise
-        self.reporter.stage_ends(stage, seconds, _summary(stage, result))
+        self.reporter.stage_ends(stage, seconds, stage_summary(stage, result))
         for warning in result.get("warnings", ()):
             self.reporter.note(f"warning: {warning}")
         return folder
-
-    def _commit(self, stage: Stage, command: list[str], seconds: float) -> tuple[Path, dict[str, Any]]:
-        record = {
-            "benchmark": self.plan.benchmark.name,
-            "command": command,
-            "seconds": round(seconds, 1),
-            "environment": self.environment,
-        }
-        folder = self.store.commit(stage, record)
-        return folder, json.loads((folder / "result.json").read_text())
 
     def _run(self, stage: Stage, work: Path, devices: Devices) -> list[str]:
         runtime = self.plan.benchmark.runtime
@@ -183,6 +153,16 @@ class Runner:
             )  # fmt: skip
         return command
 
+    def _commit(self, stage: Stage, command: list[str], seconds: float) -> tuple[Path, dict[str, Any]]:
+        record = {
+            "benchmark": self.plan.benchmark.name,
+            "command": command,
+            "seconds": round(seconds, 1),
+            "environment": self.environment,
+        }
+        folder = self.store.commit(stage, record)
+        return folder, json.loads((folder / "result.json").read_text())
+
     def _with_places(self, stage: Stage) -> Stage:
         """Where the stage beside which it runs lies now, and where when it is done."""
         other = next(other for other in self.plan.stages if other.id == stage.beside)
@@ -206,39 +186,36 @@ class Runner:
         ids = [other.id for other in self.plan.stages]
         return ids.index(stage.id) + 1 if stage.id in ids else len(ids), len(ids)
 
+    def find_if_free(self, stage: Stage) -> Path | None:
+        """Where the stage lies; what another run computes just now is not waited for."""
+        for store in filter(None, (self.shared.get(stage.kind), self.store)):
+            with store.unlocked(stage.kind, stage.key) as is_free:
+                found = store.obtain(stage) if is_free else store.find(stage)
+            if found is not None:
+                return found
+        return None
 
-def _summary(stage: Stage, result: dict[str, Any]) -> str:
-    match stage.kind:
-        case "teacher":
-            return (
-                f": {result['parameters'] / 1e6:.1f} M parameters, SHA-256 {result['sha256'][:12]}, {result['licence']}"
-            )
-        case "data":
-            pool = [f"{result['pool']} images to pre-train on"] if result["pool"] else []
-            labelled = [f"{result['train']} + {result['val']} labelled"] if result["train"] else []
-            return f": {', '.join(pool + labelled)}"
-        case "pretrain":
-            damaged = f", {result['unreadable_images']} images could not be read" if result["unreadable_images"] else ""
-            return f": {result['steps']} steps in {result['precision']}, the loss by {result['loss_backend']}{damaged}"
-        case "watch":
-            return f": {len(result['curve'])} snapshots evaluated"
-        case "backbone":
-            return f": {result['matched_tensors']} tensors of {result['source']}, {result['licence']}"
-        case "finetune":
-            box, mask = (result["metrics"].get(name) for name in ("bbox/AP", "segm/AP"))
-            matched, difference = result["matched_tensors"], result["feature_difference"]
-            proof = f"{matched} backbone tensors matched, features equal to {difference:.0e}"
-            return f": box AP {_or_dash(box)}, mask AP {_or_dash(mask)} ({proof})"
-        case "features":
-            images, silent = result["train"] + result["val"], result["constant_channels"]
-            told = f", {silent} of them constant" if silent else ""
-            return f": {images} images, {result['channels']} channels{told}"
-        case "probe":
-            figures = ((name.replace("_", " "), value) for name, value in result["metrics"].items())
-            return ": " + ", ".join(f"{name} {_or_dash(value)}" for name, value in figures)
-        case _:
-            return ""
+    def stop_of(self, stage: Stage) -> threading.Event:
+        """Set: this stage ends. One that runs beside another has an event of its own."""
+        return self._stops.setdefault(stage.id, threading.Event()) if stage.beside else self.stop
+
+    def stop_all(self) -> None:
+        """All stages save their checkpoints and end."""
+        self.stop.set()
+        for stop in self._stops.values():
+            stop.set()
+
+    def _stop_beside(self, stage: Stage) -> None:
+        """The next attempt at `stage` needs its devices again; what runs beside it begins again with it."""
+        self.begun.pop(stage.id, None)
+        for other in self.plan.stages:
+            if other.beside == stage.id:
+                self.stop_of(other).set()
 
 
-def _or_dash(value: float | None) -> str:
-    return "–" if value is None else f"{value:.1f}"
+def _check_sources(stage: Stage) -> None:
+    """Raises PCDError if its result would be of another source than its key says."""
+    changed = changed_sources(stage.parts["sources"])
+    if changed:
+        more = f" and {len(changed) - 1} more" if len(changed) > 1 else ""
+        raise PCDError(f"{changed[0]}{more} changed since this run was planned; run it again, by the new source")

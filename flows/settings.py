@@ -1,7 +1,7 @@
 """A benchmark: what is compared with what, and on which machine. One frozen model, which Prefect shows as a form."""
 
 from collections.abc import Mapping
-from pathlib import Path
+from fnmatch import fnmatchcase
 from typing import Annotated, Any
 
 from pydantic import (
@@ -18,16 +18,17 @@ from pydantic import (
 
 from eval.finetune_settings import FinetuneSettings
 from eval.probes.settings import PROBES, KnnSettings, LinearSettings, LowShotSettings
-from eval.protocols import PROTOCOLS, with_named_protocols
+from eval.profile_protocols import with_named_protocols
+from eval.protocols import PROTOCOLS
 from eval.settings import DataSettings, LabelledSet, ShapesData
 from flows.planning.detectors import check_detectors
 from flows.planning.labelled_sets import check_sets
-from flows.planning.matrix import PRETRAINED_ARMS, Cell, cells_of, check_overrides, nearest
+from flows.planning.matrix import PRETRAINED_ARMS, Cell, cells_of, changed, check_overrides, nearest
 from pcd.arms import ARMS
 from pcd.arms.weights import SUPERVISED_WEIGHTS
 from pcd.errors import PCDError, unknown_name
 from pcd.layouts import ResNetLayout
-from pcd.settings import PretrainSettings, Settings, StageRuntime, of_arm, setting
+from pcd.settings import AbsolutePath, PretrainSettings, Settings, StageRuntime, of_arm, setting, with_changes
 from pcd.teachers.registry import TEACHERS
 
 __all__ = ["ArmName", "Benchmark", "ExtraCell", "ProtocolSettings", "Runtime", "Watch"]
@@ -44,10 +45,6 @@ ArmName = Annotated[str, AfterValidator(_known_arm), WithJsonSchema({"type": "st
 
 ReadableName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
 Seed = Annotated[int, Field(ge=0, lt=2**31)]
-
-
-def _absolute(path: Path) -> Path:
-    return path.expanduser().absolute()
 
 
 def _kind_of(protocol: Any) -> str:
@@ -146,11 +143,11 @@ class Benchmark(Settings):
         "free (runtime.parallel on the CPU), else afterwards",
     )
     teacher: str = setting("mocov3_r50_1000", "name in the teacher registry", "ours")
-    teacher_file: Annotated[Path, AfterValidator(_absolute)] | None = Field(
+    teacher_file: AbsolutePath | None = Field(
         None,
         description="the teacher's file on this machine, for one that is served nowhere; its content is in the key",
     )
-    supervised_file: Annotated[Path, AfterValidator(_absolute)] | None = Field(
+    supervised_file: AbsolutePath | None = Field(
         None,
         description="the file of the arm supervised on this machine: torchvision's, or weights of your own, whose "
         "content is then in the key",
@@ -251,8 +248,22 @@ class Benchmark(Settings):
     def _detectors_fit_student_and_sets(self) -> "Benchmark":
         kinds: dict[str | None, str] = {name: labelled.kind for name, labelled in self.sets.items()}
         processes = self.runtime.processes * self.runtime.nodes
-        check_detectors(self.protocols, self._students(), kinds | {None: self.data.kind}, processes)
+        kinds[None], students = self.data.kind, self._students()
+        named = {f"protocols.{name}": protocol for name, protocol in self.protocols.items()}
+        check_detectors(named, students, kinds, processes)
+        check_detectors(self._overridden_detectors(), students, kinds, processes)
+        if self.watch:  # its evaluations are of one process each
+            watching = with_changes(self.protocols[self.watch.protocol], self.watch.changes)
+            check_detectors({"watch.changes": watching}, students, kinds, processes=1)
         return self
+
+    def _overridden_detectors(self) -> dict[str, BaseModel]:
+        detectors = {stage: s for stage, s in self.stage_settings().items() if isinstance(s, FinetuneSettings)}
+        return {
+            f"overrides of {stage}": FinetuneSettings.model_validate(changed(settings, self.overrides, stage))
+            for stage, settings in detectors.items()
+            if any(fnmatchcase(stage, pattern) for pattern in self.overrides)
+        }
 
     def _students(self) -> list[str]:
         try:

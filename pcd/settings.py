@@ -18,8 +18,8 @@ from pcd.layouts import ResNetLayout
 
 __all__ = [
     "RESNET_PREFIX", "STUDENT_NAMES", "TIMM_PREFIX",
-    "LossSettings", "Mark", "OptimizerSettings", "Precision", "PretrainSettings", "Settings", "StageRuntime",
-    "ViewSettings", "check_student_name", "flat_settings", "of_arm", "setting", "with_changes",
+    "AbsolutePath", "LossSettings", "Mark", "OptimizerSettings", "Precision", "PretrainSettings", "Settings",
+    "StageRuntime", "ViewSettings", "check_student_name", "flat_settings", "of_arm", "setting", "with_changes",
 ]  # fmt: skip
 
 Mark = Literal["abstract", "code", "comparator", "ours"]
@@ -40,6 +40,13 @@ class Settings(BaseModel):
         """The value of a field on whose source its mark is the word."""
         return type(self).model_fields[name].default
 
+
+def _absolute(path: Path) -> Path:
+    return path.expanduser().absolute()
+
+
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
+"""A file or folder as the user names it, with `~`, or relative to where the command is given."""
 
 Fraction = Annotated[float, Field(ge=0, le=1)]
 Strength = Annotated[float, Field(ge=0)]
@@ -208,10 +215,6 @@ class PretrainSettings(Settings):
         return self
 
 
-def _absolute(path: Path) -> Path:
-    return path.expanduser().absolute()
-
-
 class StageRuntime(Settings):
     """How a machine runs a stage. It changes a result by no more than rounding, and is no part of a stage's key."""
 
@@ -229,7 +232,7 @@ class StageRuntime(Settings):
     max_unreadable_share: float = Field(
         0.01, ge=0, le=1, description="share of the images that may be damaged; the next one is seen in their place"
     )
-    knn_folder: Annotated[Path, AfterValidator(_absolute)] | None = Field(
+    knn_folder: AbsolutePath | None = Field(
         None, description="labelled images, a folder per class (or train/ and val/ of them), to watch kNN top-1 on"
     )
     knn_epochs: float = Field(1.0, gt=0, description="epochs between two kNN figures")

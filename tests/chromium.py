@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
+
 _OPTIONS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--hide-scrollbars"),
     *("--disable-component-update", "--no-first-run", "--enable-logging=stderr"),
@@ -29,7 +31,7 @@ def open_in_chromium(page: Path, folder: Path) -> Opened:
         pytest.skip("no Chromium here (Debian's package chromium)")
     log = folder / "network.json"
     command = [chromium, *_OPTIONS, f"--log-net-log={log}", f"--user-data-dir={folder / 'profile'}", "--dump-dom"]
-    done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=120, check=True)
+    done = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=PATIENCE, check=True)
     network = json.loads(log.read_text())
     started = network["constants"]["logEventTypes"]["URL_REQUEST_START_JOB"]
     events = [event.get("params", {}) for event in network["events"] if event["type"] == started]

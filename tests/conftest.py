@@ -8,6 +8,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+from tests.patience import PATIENCE
 
 # Set before any test imports the libraries that read them.
 os.environ["PREFECT_SERVER_ANALYTICS_ENABLED"] = "false"
@@ -33,6 +36,9 @@ def _keep_to_our_cores() -> None:
 
 _keep_to_our_cores()
 
+settings.register_profile("pcd", deadline=None, derandomize=True, database=None)
+settings.load_profile("pcd")
+
 Pcd = Callable[..., subprocess.CompletedProcess[str]]
 
 
@@ -57,6 +63,6 @@ def pcd(pcd_home: Path) -> Pcd:
 
     def run(*arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "flows", *arguments]
-        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False)
+        return subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False)
 
     return run

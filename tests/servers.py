@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from pathlib import Path
 
-_START_SECONDS = 120
+from tests.patience import PATIENCE
 
 
 def free_port() -> int:
@@ -46,7 +46,7 @@ class Server(ABC):
                 [sys.executable, "-m", *self.command], env=self.environment, stdout=log, stderr=subprocess.STDOUT,
                 start_new_session=True,
             )  # fmt: skip
-        deadline = time.monotonic() + _START_SECONDS
+        deadline = time.monotonic() + PATIENCE
         while not self._answers():
             assert self.process.poll() is None, (self.folder / "server.log").read_text()[-2000:]
             assert time.monotonic() < deadline, "the server does not answer"

@@ -11,7 +11,7 @@ their mean's difference to the AP as it is.
 A draw weighs an image by how often it was drawn, which gives AP from the matches alone; nothing is evaluated again.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Final
@@ -22,11 +22,11 @@ from scipy import sparse
 
 from eval.coco.matches import Matches
 from eval.coco.overlaps import IOU_THRESHOLDS, RECALLS
+from eval.confidence import CONFIDENCE
 from pcd.errors import PCDError
 
-__all__ = ["CONFIDENCE", "Floats", "Interval", "draw_weights", "interval", "resample", "weighted_ap"]
+__all__ = ["Floats", "Interval", "draw_weights", "interval", "resample", "weighted_ap"]
 
-CONFIDENCE: Final = 0.95
 _AT_ONCE: Final = 100
 """Draws of which one category is computed together: a few MB, which a processor's cache holds."""
 
@@ -61,12 +61,16 @@ def draw_weights(images: int, resamples: int, seed: int) -> NDArray[np.float64]:
     return np.random.default_rng(seed).multinomial(images, np.full(images, 1 / images), resamples).T.astype(np.float64)
 
 
-def resample(runs: Sequence[Matches], resamples: int = 1000, seed: int = 0, threads: int = 1) -> tuple[float, Floats]:
+def resample(
+    runs: Sequence[Matches], resamples: int = 1000, seed: int = 0, threads: int = 1,
+    behind_each: Callable[[], object] | None = None,
+) -> tuple[float, Floats]:  # fmt: skip
     """AP, per cent, averaged over `runs`: on the images as they are, and (R,) on each draw of them.
 
     Args:
         runs: detectors that were evaluated on the same images, such as one arm's seeds. Two calls on the same images
             with the same seed have the same draws, so that their difference is the paired one.
+        behind_each: called when a run is done.
 
     Raises:
         PCDError: the runs are of different sets.
@@ -77,7 +81,11 @@ def resample(runs: Sequence[Matches], resamples: int = 1000, seed: int = 0, thre
     images = len(first.images)
     as_they_are = [_mean(weighted_ap(run, np.ones((images, 1))))[0] for run in runs]
     weights = draw_weights(images, resamples, seed)
-    drawn = [_mean(weighted_ap(run, weights, threads)) for run in runs]
+    drawn = []
+    for run in runs:
+        drawn.append(_mean(weighted_ap(run, weights, threads)))
+        if behind_each:
+            behind_each()
     return float(np.mean(as_they_are)), np.mean(drawn, axis=0)
 
 

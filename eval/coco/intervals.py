@@ -1,18 +1,19 @@
 """The arms of a benchmark with the chance of their evaluation images, and what kinds of mistakes they make."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 import pandas as pd
 
-from eval.coco.bootstrap import CONFIDENCE, Floats, interval, resample
+from eval.coco.bootstrap import Floats, interval, resample
 from eval.coco.matches import read_matches
 from eval.coco.mistakes import KINDS
 from eval.coco.report import MISTAKES, matches_file
 from eval.coco.results import TASKS
+from eval.confidence import CONFIDENCE
 from eval.metric_names import TASK_LABELS
 
 __all__ = [
@@ -45,19 +46,43 @@ class Drawn:
     """(RESAMPLES,) on the draws of them, which are the same for all arms."""
 
 
-def draw_arms(cells: Sequence[Evaluated], threads: int = 1) -> dict[tuple[str, str], dict[str, Drawn]]:
-    """(protocol, task) to the arms of which cells left matches (eval.coco.report), in the cells' order."""
+def draw_arms(
+    cells: Sequence[Evaluated], threads: int = 1, tick: Callable[[str, int, int], object] | None = None
+) -> dict[tuple[str, str], dict[str, Drawn]]:
+    """(protocol, task) to the arms of which cells left matches (eval.coco.report), in the cells' order.
+
+    Args:
+        threads: processor cores.
+        tick: told (phase, done, total) behind each cell and task, as one of COCO takes several seconds.
+
+    Raises PCDError if matches cannot be read, or an arm's seeds were evaluated on different images.
+    """
+    files = _matches_of(cells)
+    done, total = 0, sum(len(of_arm) for by_arm in files.values() for of_arm in by_arm.values())
+
+    def one_more() -> None:
+        nonlocal done
+        done += 1
+        if tick:
+            tick("draws of the evaluation images", done, total)
+
     found: dict[tuple[str, str], dict[str, Drawn]] = {}
+    for axes, by_arm in files.items():
+        for arm, of_arm in by_arm.items():
+            ap, draws = resample([read_matches(file) for file in of_arm], RESAMPLES, SEED, threads, one_more)
+            found.setdefault(axes, {})[arm] = Drawn(len(of_arm), ap, draws)
+    return found
+
+
+def _matches_of(cells: Sequence[Evaluated]) -> dict[tuple[str, str], dict[str, list[Path]]]:
+    """(protocol, task) to each arm's files, one of each seed."""
+    found: dict[tuple[str, str], dict[str, list[Path]]] = {}
     for protocol in dict.fromkeys(cell.protocol for cell in cells):
         for task in TASKS:
-            by_arm: dict[str, list[Path]] = {}
             for cell in cells:
                 file = cell.folder / matches_file(task)
                 if cell.protocol == protocol and file.exists():
-                    by_arm.setdefault(cell.arm, []).append(file)
-            for arm, files in by_arm.items():
-                ap, draws = resample([read_matches(file) for file in files], RESAMPLES, SEED, threads)
-                found.setdefault((protocol, task), {})[arm] = Drawn(len(files), ap, draws)
+                    found.setdefault((protocol, task), {}).setdefault(cell.arm, []).append(file)
     return found
 
 

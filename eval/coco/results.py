@@ -1,6 +1,5 @@
-"""Detections as COCO result records: read, and checked against the set that they are of."""
+"""Detections as COCO result records, checked against the set that they are of."""
 
-import json
 import math
 from collections import Counter
 from collections.abc import Sequence
@@ -9,40 +8,12 @@ from typing import Any, Final
 
 from pcd.errors import PCDError
 
-__all__ = ["TASKS", "check_results", "read_coco", "read_results"]
+__all__ = ["TASKS", "check_results"]
 
 TASKS: Final = ("bbox", "segm")
 """COCO's names of boxes and masks, as figures are named by them."""
 
 _SHAPE: Final = {"bbox": "bbox", "segm": "segmentation"}
-
-
-def read_coco(annotations: Path) -> dict[str, Any]:
-    """The COCO record in a file that the data stage looked at; raises PCDError if it is no longer there."""
-    try:
-        coco: dict[str, Any] = json.loads(annotations.read_text())
-        missing = [name for name in ("images", "annotations", "categories") if name not in coco]
-    except (OSError, ValueError, TypeError) as error:
-        raise PCDError(f"{annotations} cannot be read as COCO JSON ({error}); check the data settings") from None
-    if missing:
-        raise PCDError(f"{annotations} has no {' and no '.join(missing)}; a COCO file has all three lists")
-    return coco
-
-
-def read_results(predictions: Path, coco: dict[str, Any], tasks: Sequence[str] = TASKS) -> list[dict[str, Any]]:
-    """The records of a predictions.json, in the file's order.
-
-    Raises:
-        PCDError: the file is no list of records, or check_results finds fault with it.
-    """
-    try:
-        found = json.loads(predictions.read_text())
-    except (OSError, ValueError) as error:
-        raise PCDError(f"{predictions} cannot be read as JSON ({error}); evaluate the detector again") from None
-    if not isinstance(found, list):
-        raise PCDError(f"{predictions} is no list of COCO result records; evaluate the detector again")
-    check_results(found, coco, tasks, predictions)
-    return found
 
 
 def check_results(found: Sequence[Any], coco: dict[str, Any], tasks: Sequence[str], place: Path) -> None:

@@ -32,7 +32,7 @@ def coco_figures(
 
     Args:
         coco: a COCO record; objects need `segmentation` where `segm` is among the tasks.
-        detections: COCO result records (eval.coco.results.read_results).
+        detections: COCO result records (eval.coco.results.check_results).
         threads: processor cores for the overlaps of masks.
     """
     figures: dict[str, float | None] = {}

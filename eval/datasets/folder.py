@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
-from eval.coco_check import clipped, leaves_its_folder, parse_coco
+from eval.coco_check import clipped, leaves_its_folder
+from eval.coco_file import parse_coco
 from eval.settings import CityscapesSet, ClassSet, CocoSet, LabelledSet, VocSet
 from pcd.errors import PCDError
 

@@ -5,7 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from eval.coco_check import Fault, coco_faults, parse_coco, why_nothing_to_learn
+from eval.coco_check import Fault, coco_faults, why_nothing_to_learn
+from eval.coco_file import parse_coco
 from eval.datasets.cityscapes import read_cityscapes
 from eval.datasets.cityscapes_score import MISSING_SCRIPTS, has_scripts
 from eval.datasets.examine import category_faults, doubts_about, picture_faults, sharing_doubts

@@ -17,9 +17,9 @@ from torch import nn
 
 from eval.data import DataSet
 from eval.datasets.cityscapes_score import MISSING_SCRIPTS, has_scripts
+from eval.departures import other_share, protocol_line
 from eval.detectron.backbone import backbone_modules
 from eval.finetune_settings import FinetuneSettings
-from eval.protocols import departures, other_share
 from pcd.distributed import rank, world_size
 from pcd.errors import PCDError
 
@@ -70,15 +70,8 @@ def _told(
         for part, kinds in norms.items()
     )
     epochs = settings.batch * settings.iterations / images
-    if settings.base is None:
-        protocol = "a protocol of its own, which departs from no named one"
-    elif departs := departures(settings):
-        values = ", ".join(f"{name} {here} (named: {named})" for name, named, here in departs)
-        protocol = f"departs from the protocol {settings.base}: {values}"
-    else:
-        protocol = f"the protocol {settings.base} as named"
     return [
-        protocol,
+        protocol_line(settings),
         f"{settings.batch} images x {settings.iterations} iterations = {epochs:.3g} epochs of {images} images; "
         f"learning rate {settings.learning_rate:g} after {settings.warmup_iterations} iterations of warm-up "
         f"from {settings.warmup_factor:g} of it",

@@ -39,7 +39,7 @@ def map_ranks(detector: Any, images: Path, file_names: Sequence[str], image_form
     Images are read as eval.detectron.backbone's check reads them, one at a time and not scaled.
 
     Args:
-        images: the folder of `file_names`, of which 128 from all over the list are taken.
+        images: the folder of `file_names`, of which at most 128 from all over the list are taken.
     """
     chosen = file_names[:: -(-len(file_names) // _IMAGES)]
     was_training = detector.training

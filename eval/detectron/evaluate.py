@@ -11,7 +11,8 @@ from detectron2.evaluation import DatasetEvaluator, inference_on_dataset
 from detectron2.evaluation.coco_evaluation import instances_to_coco_json
 
 from eval.coco.report import report
-from eval.coco.results import TASKS, check_results, read_coco
+from eval.coco.results import TASKS, check_results
+from eval.coco_file import parse_coco
 from eval.datasets import cityscapes_score, voc_score
 from eval.detectron.data import evaluation_loader
 from eval.finetune_settings import ScoreBy
@@ -45,7 +46,7 @@ def evaluate_detector(
     if not found:
         print(f"warning: the detector found nothing on {len(loader)} images; every AP is 0", flush=True)
     annotations = Path(MetadataCatalog.get(val_name).json_file)
-    coco = read_coco(annotations)
+    coco = parse_coco(annotations)
     tasks = TASKS if cfg.MODEL.MASK_ON else TASKS[:1]
     check_results(found, coco, tasks, predictions)
     if score_by == "voc":

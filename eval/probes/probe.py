@@ -11,12 +11,12 @@ from typing import Any, Final
 
 import torch
 
+from eval.departures import departures, protocol_line
 from eval.probes.features import freeze
 from eval.probes.frozen import FrozenFeatures, read_features
 from eval.probes.linear import linear_probe
 from eval.probes.low_shot import low_shot_probe
-from eval.probes.settings import DEPARTURES, KnnSettings, ProbeSettings, probe_settings
-from eval.protocols import departures
+from eval.probes.settings import DEPARTURES, KnnSettings, probe_settings
 from pcd.distributed import process_group
 from pcd.errors import PCDError
 from pcd.gpu_memory import peak_gpu_memory
@@ -25,10 +25,13 @@ from pcd.stage import Spec, run_stage
 
 __all__ = ["probe"]
 
+_AT_ONCE: Final = 1024
+"""Test images that are voted on before progress is told; pcd.knn takes as many at once, or fewer."""
+
 
 def probe(spec: Spec) -> dict[str, Any]:
     settings, seed = probe_settings(spec.settings["probe"]), spec.settings["seed"]
-    print(_told(settings))
+    print(protocol_line(settings))
     torch.set_num_threads(spec.runtime["threads"])
     with process_group(spec.runtime["device"]) as device:
         frozen, record = (
@@ -45,18 +48,15 @@ def probe(spec: Spec) -> dict[str, Any]:
     return {**found, **record, **images, **told, **peak_gpu_memory(device)}
 
 
-def _told(settings: ProbeSettings) -> str:
-    """How it departs from the protocol that it is named after, for the log."""
-    if settings.base is None:
-        return "protocol: the profile's own"
-    changes = ", ".join(f"{name} {here} (named: {named})" for name, named, here in departures(settings))
-    return f"protocol: {settings.base}, {f'but {changes}' if changes else 'as named'}"
-
-
 def _knn_probe(spec: Spec, settings: KnnSettings, frozen: FrozenFeatures, _seed: int) -> dict[str, Any]:
-    spec.activity("voting", 0, 1)
-    parts = (frozen.train, frozen.train_labels, frozen.val, frozen.val_labels)
-    metrics = {"knn_top1": knn_top1(*parts, settings.neighbours, settings.temperature)}
+    right, total = 0, len(frozen.val)
+    for first in range(0, total, _AT_ONCE):
+        spec.activity("voting", first, total)
+        part = slice(first, first + _AT_ONCE)
+        queries, labels = frozen.val[part], frozen.val_labels[part]
+        top1 = knn_top1(frozen.train, frozen.train_labels, queries, labels, settings.neighbours, settings.temperature)
+        right += round(top1 * len(queries) / 100)
+    metrics = {"knn_top1": 100 * right / total}
     spec.metrics.drop_after(0)
     spec.metrics.log(1, 1, metrics)
     return {"metrics": metrics}

@@ -16,7 +16,7 @@ _STAND_BY_ARM: Final = ("Intervals over images",)
 
 def report_tables(record: Mapping[str, Any]) -> list[Table]:
     """By arm, what else the benchmark has, and by cell: the parts that `record` lacks are left out."""
-    bases = " and ".join(record.get("baselines") or [record.get("baseline", "the baseline")])
+    bases = " and ".join(record.get("baselines", ()))
     protocols = list(dict.fromkeys(str(arm["protocol"]) for arm in record.get("printed", ())))
     by, shared = (f", by {protocols[0]}", ["protocol"]) if len(protocols) == 1 else ("", [])
     arms = _table(
@@ -28,7 +28,7 @@ def report_tables(record: Mapping[str, Any]) -> list[Table]:
     further = [
         _table(title, "Per cent, with the ends of each interval.", without(_as_stacked(rows), *shared))
         for title, rows in record.get("further", {}).items()
-        if title not in _STAND_BY_ARM or not record.get("intervals")  # a table of before they stood there
+        if title not in _STAND_BY_ARM
     ]
     cells = _table("By cell", "Per cent; a dash where there is no figure.", stacked_cells(record))
     return [table for table in (arms, *further, cells) if table.rows]

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
+from eval.metric_lines import read_metric_lines
 from eval.metric_names import HEADLINES, TASK_LABELS
 from eval.report.table import ap_text
 
@@ -61,8 +62,7 @@ def loss_words(curves: Mapping[str, Path]) -> str:
     """Of the metrics.jsonl of each curve; those that are gone are left out."""
     told = []
     for label, file in curves.items():
-        lines = [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
-        losses = [(line["step"], line["loss"]) for line in lines if "loss" in line]
+        losses = [(line["step"], line["loss"]) for line in read_metric_lines(file) if "loss" in line]
         if losses:
             told.append(f"{label}: from {losses[0][1]:.3g} to {losses[-1][1]:.3g} at step {losses[-1][0]}")
     return _joined("Lines of the loss", told)

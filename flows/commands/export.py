@@ -1,12 +1,14 @@
 """`pcd export`: a pre-trained backbone, its model card and its other files, out of the store and into a folder."""
 
 import hashlib
-import json
 import shutil
 from pathlib import Path
 from typing import Any, Final
 
+from flows.planning.stages import is_cell
 from flows.run_record import RunRecord
+from flows.store.manifest import read_manifest
+from flows.store.recorded import stage_folder
 from pcd.errors import PCDError, unknown_name
 
 __all__ = ["EXPORTED", "export_pretrained"]
@@ -28,13 +30,12 @@ def export_pretrained(record: RunRecord, cell: str | None, destination: Path) ->
     Raises:
         PCDError: no such cell, several pre-trainings and none chosen, or files that are gone or damaged.
     """
-    folder = Path(record.folder)
-    if not (folder / "backbone.safetensors").exists():  # without protocols, the run's last pre-training lies there
-        spec = _read(folder / "spec.json", record)
-        stage = f"pretrain:{_choose(spec['settings']['cells'], cell, record.name)}"
-        # The spec's own paths may be another machine's, where the table was made.
-        folder = folder.parents[1] / "pretrain" / record.stages[stage]
-    stored: dict[str, Any] = _read(folder / "manifest.json", record)["files"]
+    stage = f"pretrain:{_choose(record, cell)}"
+    folder = stage_folder(record, stage)
+    manifest = read_manifest(folder) if folder else None
+    if folder is None or manifest is None:
+        raise PCDError(f"{stage} is no longer in the store; run the benchmark {record.name} again")
+    stored: dict[str, Any] = manifest["files"]
     destination.mkdir(parents=True, exist_ok=True)
     copied = []
     for name in [name for name in EXPORTED if name in stored]:
@@ -52,23 +53,22 @@ def export_pretrained(record: RunRecord, cell: str | None, destination: Path) ->
     return copied
 
 
-def _choose(cells: list[dict[str, Any]], cell: str | None, benchmark: str) -> str:
+def _choose(record: RunRecord, cell: str | None) -> str:
     """The name of the pre-training behind `cell`."""
-    behind: dict[str, str] = {c["cell"]: c["pretrain"] for c in cells if c["pretrain"]}
-    names = sorted(set(behind.values()))
-    if cell is not None:
-        if cell not in behind and cell not in names:
-            raise unknown_name("pre-trained cell", cell, [*names, *behind])
-        return behind.get(cell, cell)
-    if len(names) != 1:
-        told = f"has {len(names)} pre-trained backbones; choose by --cell: {', '.join(names)}"
-        raise PCDError(f"benchmark {benchmark} {told if names else 'has no pre-trained backbone'}")
-    return names[0]
+    names = sorted(stage.partition(":")[2] for stage in record.stages if stage.startswith("pretrain:"))
+    if cell is None:
+        if len(names) != 1:
+            told = f"has {len(names)} pre-trained backbones; choose by --cell: {', '.join(names)}"
+            raise PCDError(f"benchmark {record.name} {told if names else 'has no pre-trained backbone'}")
+        return names[0]
+    cells = [stage.partition(":")[2] for stage in record.stages if is_cell(stage)]
+    behind = {name: _pretraining_of(name) for name in cells if _pretraining_of(name) in names}
+    if cell not in behind and cell not in names:
+        raise unknown_name("pre-trained cell", cell, [*names, *behind])
+    return behind.get(cell, cell)
 
 
-def _read(path: Path, record: RunRecord) -> dict[str, Any]:
-    try:
-        content: dict[str, Any] = json.loads(path.read_text())
-    except (OSError, ValueError):
-        raise PCDError(f"{path} is no longer there; run the benchmark {record.name} again") from None
-    return content
+def _pretraining_of(cell: str) -> str:
+    """arm.protocol.seedN -> arm.seedN."""
+    arm, _, seed = cell.split(".")
+    return f"{arm}.{seed}"

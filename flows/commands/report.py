@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 
 import click
 
+from eval.format_names import FORMATS
 from flows.json_object import json_object
 from pcd.errors import PCDError
 
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["report", "show"]
 
-_FORMATS: Final = ("csv", "json", "md", "latex", "html")  # as eval.formats has them, which imports pandas
+_FORMATS: Final = (*FORMATS, "html")
 
 
 @click.command()
@@ -93,7 +94,7 @@ def _open(path: Path) -> None:
 
 def show(record: "RunRecord", as_json: bool) -> None:
     folder = Path(record.folder)
-    if (folder / "backbone.safetensors").exists():  # a benchmark without protocols ends with its last pre-training
+    if not record.has_table:
         run = dataclasses.asdict(record)
         click.echo(json.dumps({"run": run}, indent=2) if as_json else f"pre-trained: {folder} (see `pcd export`)")
         return

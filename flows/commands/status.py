@@ -55,6 +55,7 @@ def status(as_json: bool, watch: bool) -> None:
 def logs(name: str, lines: int, follow: bool, as_json: bool) -> None:
     """Print the log of CELL_OR_STAGE (pcd.fpn_1x.seed0, pretrain:pcd.seed0, data): running now, or run last."""
     from flows.home import home
+    from flows.supervision.heartbeat import is_running
     from flows.supervision.status import log_of
 
     path = log_of(home(), name)
@@ -67,7 +68,7 @@ def logs(name: str, lines: int, follow: bool, as_json: bool) -> None:
             click.echo(line)
         if follow:
             with contextlib.suppress(KeyboardInterrupt):
-                while (path.parent / "heartbeat.json").exists():
+                while is_running(path.parent):
                     click.echo(file.read(), nl=False)
                     time.sleep(_EVERY_SECONDS / 2)
                 click.echo(file.read(), nl=False)

@@ -21,7 +21,7 @@ from prefect.utilities.callables import parameter_schema
 from pydantic import ValidationError
 
 from flows.benchmark import benchmark
-from flows.home import home
+from flows.home import QUIET, home
 from flows.rerun import rerun
 from flows.run_record import RunRecord
 from flows.settings import Benchmark
@@ -31,10 +31,7 @@ __all__ = ["TAG", "Change", "Deployment", "deploy_all", "of_benchmark", "of_reru
 TAG: Final = "pcd"
 """Of every deployment of ours and so of its runs: the automations look for it."""
 
-_HANDED_ON: Final = (
-    *("PCD_HOME", "MLFLOW_DISABLE_TELEMETRY", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION", "MLFLOW_HTTP_REQUEST_MAX_RETRIES"),
-    *("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "DO_NOT_TRACK"),
-)
+_HANDED_ON: Final = ("PCD_HOME", *QUIET)
 """What a run needs of our environment wherever its worker was started. Addresses are not among them: an address may
 hold a password, and Prefect shows these; a worker has its own."""
 

@@ -13,6 +13,7 @@ from prefect.settings import PREFECT_API_URL, temporary_settings
 from prefect.states import Cancelled, Completed, Crashed, Failed
 
 from flows.journal import Event, Journal
+from flows.logins import without_login
 
 __all__ = ["settle"]
 
@@ -29,7 +30,7 @@ def settle(journal: Journal, api: str) -> bool:
     except ObjectNotFound:  # another server's, or deleted: there is nothing to settle
         return True
     except (httpx.HTTPError, PrefectException):
-        _log.warning("Prefect at %s does not take the end of run %s", api, journal.run.id, exc_info=True)
+        _log.warning("Prefect at %s does not take the end of run %s", without_login(api), journal.run.id, exc_info=True)
         return False
     return True
 

@@ -115,16 +115,19 @@ class CostModel:
         return self._known[identity]
 
 
-def remember(stage: Stage, folder: Path, environment: Mapping[str, Any]) -> None:
+def remember(
+    stage: Stage, folder: Path, environment: Mapping[str, Any], devices: tuple[str, ...], started: float
+) -> None:
     """Add what a finished or interrupted stage's folder tells to the measurements; never raises.
 
     Args:
-        folder: its work folder, heartbeat.json still in it, or the finished one.
+        folder: its work folder.
         environment: as flows.environment.describe_environment gives it.
+        devices: names of those that it had for itself.
+        started: when its process was (Unix seconds).
     """
     try:
-        spec, heartbeat = json_object(folder / "spec.json"), json_object(folder / "heartbeat.json")
-        devices = tuple(heartbeat.get("devices") or ())
+        spec = json_object(folder / "spec.json")
         threads = int(spec.get("runtime", {}).get("threads") or 0)
         work = work_of(stage, _circumstances(stage, folder, spec))
         write_measurement(
@@ -134,7 +137,7 @@ def remember(stage: Stage, folder: Path, environment: Mapping[str, Any]) -> None
                 like=work.like,
                 step_gmacs=work.step_gmacs,
                 other=work.other,
-                **measure(folder, has_steps=work.steps > 0),
+                **measure(folder, started, has_steps=work.steps > 0),
             )
         )
     except Exception:

@@ -4,46 +4,46 @@ from collections.abc import Iterable, Mapping
 
 from pydantic import BaseModel
 
+from eval.departures import other_share
 from eval.finetune_settings import C4_STUDENTS, FinetuneSettings
-from eval.protocols import other_share
 from pcd.settings import Settings
 
 __all__ = ["check_detectors", "shares_that_differ"]
 
 
 def check_detectors(
-    protocols: Mapping[str, BaseModel], students: Iterable[str], kinds: Mapping[str | None, str], processes: int
+    detectors: Mapping[str, BaseModel], students: Iterable[str], kinds: Mapping[str | None, str], processes: int
 ) -> None:
     """Raises ValueError on a detector that a student, its set or the number of processes does not fit.
 
     Args:
+        detectors: where the user finds their settings (protocols.fpn_1x) to these; what is no detector is passed over.
         kinds: name of each labelled set to its kind (coco, voc, …); under None that of the benchmark's `data`.
     """
-    for name, settings in protocols.items():
+    for where, settings in detectors.items():
         if not isinstance(settings, FinetuneSettings):
             continue
         strange = [student for student in students if student not in C4_STUDENTS]
         if strange and not settings.has_pyramid:
             raise ValueError(
-                f'protocols.{name}: {settings.architecture} cannot stand on "{strange[0]}"; choose a student of '
+                f'{where}: {settings.architecture} cannot stand on "{strange[0]}"; choose a student of '
                 f"{', '.join(C4_STUDENTS)}, or a protocol with an FPN"
             )
         if settings.batch % processes:
             raise ValueError(
-                f"protocols.{name}: a batch of {settings.batch} does not divide among {processes} processes; choose "
-                f"another number in runtime.processes, or scale the protocol to it: protocols.{name}.world_size="
-                f"{processes}"
+                f"{where}: a batch of {settings.batch} does not divide among {processes} processes; choose another "
+                f"number in runtime.processes, or scale the protocol to it by its world_size={processes}"
             )
         kind = kinds.get(settings.set)
         if settings.score_by not in ("coco", kind):
-            where = f'the set "{settings.set}"' if settings.set else "the benchmark's `data`"
+            judged = f'the set "{settings.set}"' if settings.set else "the benchmark's `data`"
             raise ValueError(
-                f"protocols.{name}: score_by {settings.score_by} judges a set of that kind, and {where} is of kind "
-                f"{kind}; set score_by=coco, or name another set"
+                f"{where}: score_by {settings.score_by} judges a set of that kind, and {judged} is of kind {kind}; "
+                "set score_by=coco, or name another set"
             )
         if settings.has_masks and kind == "voc":
             raise ValueError(
-                f"protocols.{name}: {settings.architecture} needs masks, and VOC has boxes alone; set the protocol's "
+                f"{where}: {settings.architecture} needs masks, and VOC has boxes alone; set the protocol's "
                 f"architecture to {settings.architecture.replace('mask', 'faster')}"
             )
 

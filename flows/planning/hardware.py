@@ -47,7 +47,7 @@ def hardware_here(runtime: Runtime, *, distributed: bool = True, on_device: bool
 
 
 def _threads(runtime: Runtime, processes: int) -> int:
-    """Of a stage's process, as flows.supervision.supervisor writes them into its spec."""
+    """Of a stage's process, as flows.supervision.devices leases them."""
     slots = min(processes, runtime.parallel)
     return runtime.threads or max(1, usable_cores() * slots // runtime.parallel // processes)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import grimp
 
-__all__ = ["canonical_json", "key_of", "key_parts", "source_files"]
+__all__ = ["canonical_json", "changed_sources", "key_of", "key_parts", "source_files"]
 
 _ROOT = Path(__file__).parents[2]
 
@@ -44,6 +44,11 @@ def canonical_json(data: Any) -> str:
     return json.dumps(data, sort_keys=True, separators=(",", ":"), allow_nan=False, default=str)
 
 
+def changed_sources(sources: Mapping[str, str]) -> list[str]:
+    """Those of a stage's source files, path to SHA-256, that are no longer as they were when it was planned."""
+    return [name for name, was in sources.items() if not (_ROOT / name).exists() or _hash(_ROOT / name) != was]
+
+
 @functools.cache
 def source_files(module: str) -> Mapping[str, str]:
     """Path to SHA-256 of each file of `module`, of all that it imports within pcd and eval, and of their templates."""
@@ -51,11 +56,15 @@ def source_files(module: str) -> Mapping[str, str]:
     # A package's __init__ runs with every import of its modules.
     modules |= {".".join(name.split(".")[:i]) for name in modules for i in range(1, name.count(".") + 1)}
     files = {path.relative_to(_ROOT).as_posix(): path for name in modules for path in _files_of(name)}
-    return {name: _hash_of(files[name]) for name in sorted(files)}
+    return {name: _known_hash(files[name]) for name in sorted(files)}
 
 
 @functools.cache
-def _hash_of(path: Path) -> str:
+def _known_hash(path: Path) -> str:
+    return _hash(path)
+
+
+def _hash(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 

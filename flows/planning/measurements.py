@@ -69,10 +69,11 @@ def write_measurement(measurement: Measurement) -> None:
         file.write(json.dumps(asdict(measurement)) + "\n")
 
 
-def measure(folder: Path, *, has_steps: bool = True) -> dict[str, Any]:
+def measure(folder: Path, started: float, *, has_steps: bool = True) -> dict[str, Any]:
     """What a stage's folder tells of its steps, memory and disk, by the names of Measurement.
 
     Args:
+        started: when its process was, Unix seconds: its own clock begins behind the imports.
         has_steps: whether the steps in metrics.jsonl are alike; else all of its time counts as beside them.
     """
     lines, result = _lines(folder / "metrics.jsonl") if has_steps else [], json_object(folder / "result.json")
@@ -86,9 +87,7 @@ def measure(folder: Path, *, has_steps: bool = True) -> dict[str, Any]:
     other_seconds = None
     if seconds is not None:
         end = (folder / "result.json").stat().st_mtime
-        # From the start of the process: its own clock begins behind the imports.
-        started = json_object(folder / "heartbeat.json").get("started")
-        seconds = max(seconds, end - started) if started else seconds
+        seconds = max(seconds, end - started)
         done = [line["step"] for line in lines if line["time"] >= end - seconds]  # by the last of its processes
         before = [line["step"] for line in lines if line["time"] < end - seconds]
         steps = max(done, default=0) - max(before, default=0)

@@ -144,9 +144,7 @@ def _end(seconds: Mapping[str, float], inputs: Mapping[str, Iterable[str]], para
 
 def command_of(r: StageReport, plan: Plan) -> list[str]:
     """What starts the stage, by hand as well."""
-    from flows.supervision.supervisor import (
-        stage_command,  # a tenth of a second, and most plans are looked at without commands
-    )
+    from flows.supervision.stage_command import stage_command  # late: most plans are looked at without commands
 
     return stage_command(r.stage, r.spec, plan.benchmark.runtime)
 

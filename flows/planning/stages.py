@@ -9,7 +9,7 @@ from flows.planning.input_files import InputFiles
 from flows.planning.keys import key_of, key_parts
 from flows.settings import Benchmark
 
-__all__ = ["CELL_KINDS", "MODULES", "Plan", "Stage", "StageKind", "StageList", "is_cell"]
+__all__ = ["CELL_KINDS", "MODULES", "Plan", "Stage", "StageKind", "StageList", "is_cell", "rests_on"]
 
 StageKind = Literal["teacher", "data", "pretrain", "watch", "backbone", "finetune", "features", "probe", "aggregate"]
 
@@ -101,6 +101,15 @@ class Plan:
     def ends(self) -> tuple[Stage, ...]:
         """What it is run for: its cells, or without protocols its pre-training runs."""
         return self.cells or tuple(stage for stage in self.stages if stage.kind == "pretrain")
+
+
+def rests_on(stage: Stage, plan: Plan) -> list[Stage]:
+    """The stage and all that it is computed from, however far behind, in the plan's order."""
+    needed = {stage.id}
+    for other in reversed(plan.stages):  # inputs stand in front
+        if other.id in needed:
+            needed.update(other.inputs.values())
+    return [other for other in plan.stages if other.id in needed]
 
 
 class StageList:

@@ -1,7 +1,8 @@
 """What stands under a benchmark's AP table: on whose word its settings rest, terms, and where cells differ."""
 
 from eval.datasets.layouts import voc_departure
-from eval.protocols import PROTOCOLS, departures
+from eval.departures import told_departures
+from eval.protocols import PROTOCOLS
 from eval.settings import VocSet
 from flows.planning.labelled_sets import set_of
 from flows.settings import Benchmark, ProtocolSettings
@@ -41,9 +42,8 @@ def _protocol(name: str, settings: ProtocolSettings, benchmark: Benchmark) -> st
     frozen = "; its backbone learns nothing" if getattr(settings, "freeze_backbone", False) else ""
     if settings.base is None:
         return f"Protocol {name}: settings of this profile's own, by no published recipe{frozen}."
-    named, departs = PROTOCOLS[settings.base], departures(settings)
-    values = ", ".join(f"{setting} {here} (named: {there})" for setting, there, here in departs)
-    parts = [f"departs from {named.name} by {values}" if departs else "as named", f"source {named.source}"]
+    named, departs = PROTOCOLS[settings.base], told_departures(settings)
+    parts = [f"departs from {named.name} by {departs}" if departs else "as named", f"source {named.source}"]
     own = benchmark.sets.get(set_of(settings) or "")
     if named.name.startswith("voc_") and isinstance(own, VocSet) and (lists := voc_departure(own)):
         parts.append(f"departs from {named.name}: {lists}")

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from flows.store.manifest import read_manifest
 from flows.store.store import Store, move_aside
 from pcd.errors import PCDError
 
@@ -85,10 +84,8 @@ def size_and_age(path: Path) -> tuple[int, float]:
 def named_keys(home: Path) -> set[str]:
     """All keys that the records of finished runs and of runs under way name, in whatever place of them."""
     named: set[str] = set()
-    for path, record in read_records(home):
+    for _, record in read_records(home):
         named |= set(_keys_in(record))
-        if path.parent.name == "benchmarks" and not record.get("stages"):  # as they were written at first
-            named |= _walk_back(path, Path(record["folder"]))
     return named
 
 
@@ -113,21 +110,3 @@ def _keys_in(data: Any) -> Iterator[str]:
         case list():
             for value in data:
                 yield from _keys_in(value)
-
-
-def _walk_back(record: Path, folder: Path) -> set[str]:
-    """Keys of a stage's folder and of all that it was computed from, by the specs that the stages were given."""
-    found, ahead = set(), [folder]
-    while ahead:
-        now = ahead.pop()
-        if now.name in found:
-            continue
-        if read_manifest(now) is None:
-            told = f"{record} does not say which stages it needs, and {now} is gone"
-            raise PCDError(f"{told}; delete the record if its run is not wanted any more")
-        found.add(now.name)
-        try:
-            ahead += [Path(path) for path in json.loads((now / "spec.json").read_text())["inputs"].values()]
-        except (OSError, ValueError, KeyError):
-            raise PCDError(f"cannot read {now / 'spec.json'}, so it is unknown what {record} needs") from None
-    return found

@@ -44,7 +44,7 @@ from pcd.os_errors import plain_os_errors
 if TYPE_CHECKING:
     from filelock import FileLock
 
-__all__ = ["StageState", "Store", "move_aside", "open_store"]
+__all__ = ["StageState", "Store", "move_aside", "open_store", "store_root"]
 
 _PASSING: Final = ("heartbeat.json", "activity.json", "checkpoint.json", "error.txt")
 """Files that say how a running stage fares, and mean nothing of a finished one."""
@@ -62,8 +62,16 @@ class StageState:
 def open_store(part: str | None = None) -> "Store":
     """$PCD_HOME/store and, if $PCD_STORE is set, its remote; or a rerun's part of both, which knows nothing of them."""
     url = os.environ.get("PCD_STORE")
-    inner = f"reruns/{part}" if part else ""
-    return Store(home() / inner / "store", RemoteStore(url, inner) if url else None)
+    return Store(store_root(part), RemoteStore(url, _inner(part)) if url else None)
+
+
+def store_root(part: str | None = None) -> Path:
+    """Where finished stages lie on this machine, as <kind>/<key>/."""
+    return home() / _inner(part) / "store"
+
+
+def _inner(part: str | None) -> str:
+    return f"reruns/{part}" if part else ""
 
 
 class Store:

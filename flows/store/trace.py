@@ -6,11 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from flows.home import home
 from flows.json_object import json_object
 from flows.planning.stages import CELL_KINDS
 from flows.run_record import RunRecord
 from flows.store.manifest import command_again, misfits, read_manifest
+from flows.store.recorded import stage_folder
+from flows.store.store import store_root
 from pcd.errors import PCDError, unknown_name
 from pcd.teachers.registry import TEACHERS
 
@@ -81,25 +82,12 @@ def trace(record: RunRecord, cell: str) -> Trace:
 
 
 def _places(record: RunRecord) -> dict[str, Path]:
-    """Stage id to where the benchmark's stage lies. The first records did not name their stages; their specs did."""
-    roots = [home() / "store"]
-    if record.part:
-        roots.insert(0, home() / "reruns" / record.part / "store")
-    if record.stages:
-        return {stage: _place(roots, stage, key) for stage, key in record.stages.items()}
-    places, ahead = {}, [Path(record.folder)]
-    while ahead:
-        folder = ahead.pop()
-        spec = json_object(folder / "spec.json")
-        places[str(spec.get("stage", folder.parent.name))] = folder
-        ahead += [Path(path) for path in spec.get("inputs", {}).values()]
-    return places
-
-
-def _place(roots: list[Path], stage: str, key: str) -> Path:
-    """A rerun may share stages with the store itself."""
-    candidates = [root / stage.partition(":")[0] / key for root in roots]
-    return next((folder for folder in candidates if folder.exists()), candidates[0])
+    """Stage id to where the benchmark's stage lies, or would lie."""
+    whole = store_root()
+    return {
+        stage: stage_folder(record, stage) or whole / stage.partition(":")[0] / key
+        for stage, key in record.stages.items()
+    }
 
 
 def _walk(folder: Path, stage: str, places: Mapping[str, Path]) -> Origin:

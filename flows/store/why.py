@@ -75,13 +75,7 @@ def _names(path: Path) -> list[str]:
 
 
 def _differences(manifest: Mapping[str, Any], new: Mapping[str, Any], ids: Mapping[str, str]) -> list[Difference]:
-    old: Mapping[str, Any] | None = manifest.get("parts")
-    if old is None:  # stored before the parts were
-        found = [
-            Difference("setting", *values)
-            for values in _changed(flatten(manifest["settings"]), flatten(new["settings"]))
-        ]
-        return found or [Difference("source", "unknown: stored before sources were recorded")]
+    old: Mapping[str, Any] = manifest["parts"]
     return [
         *(Difference("setting", *values) for values in _changed(flatten(old["settings"]), flatten(new["settings"]))),
         *(Difference("file", *values) for values in _changed(old["files"], new["files"])),
@@ -110,8 +104,6 @@ def in_words(difference: Difference) -> str:
             return f"setting {difference.name} {_short(difference.old)} -> {_short(difference.new)}"
         case "input":
             return f"input {difference.name} changed"
-        case _ if difference.old is None and difference.new is None:
-            return f"{difference.what} {difference.name}"
         case _:
             done = "added" if difference.old is None else "removed" if difference.new is None else "changed"
             return f"{difference.what} {difference.name} {done}"

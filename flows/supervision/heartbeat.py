@@ -15,7 +15,7 @@ from typing import Any, Final
 from flows.supervision.processes import identity, is_alive
 from pcd.stage import ACTIVITY, write_json
 
-__all__ = ["HEARTBEAT", "Heartbeat", "Pulse", "read_heartbeats"]
+__all__ = ["HEARTBEAT", "Heartbeat", "Pulse", "is_running", "read_heartbeats"]
 
 HEARTBEAT: Final = "heartbeat.json"
 _EVERY_SECONDS: Final = 1.0
@@ -133,20 +133,24 @@ def read_heartbeats(roots: Iterable[Path]) -> list[Heartbeat]:
     """Of all stages that run, or whose supervisor died, in the stores at `roots`; the one started first comes first."""
     found = []
     for root in roots:
-        for path in root.glob(f"*/.work-*/{HEARTBEAT}"):
-            try:
-                raw = json.loads(path.read_text())
-                known = {k: v for k, v in raw.items() if k in _NAMES}
-                found.append(Heartbeat(**known | {"devices": tuple(raw["devices"]), "work": path.parent}))
-            except (
-                OSError,
-                ValueError,
-                KeyError,
-                TypeError,
-                AttributeError,
-            ):  # ended while we were reading, or of another version
-                continue
+        found += [beat for path in root.glob(f"*/.work-*/{HEARTBEAT}") if (beat := _read(path.parent))]
     return sorted(found, key=lambda one: (one.started, one.stage))
+
+
+def is_running(work: Path) -> bool:
+    """Whether a stage is computed in this work folder, by a supervisor that lives."""
+    beat = _read(work)
+    return beat is not None and beat.is_alive
+
+
+def _read(work: Path) -> Heartbeat | None:
+    """None where there is none: it ended while we were reading, or is of another version."""
+    try:
+        raw = json.loads((work / HEARTBEAT).read_text())
+        known = {k: v for k, v in raw.items() if k in _NAMES}
+        return Heartbeat(**known | {"devices": tuple(raw["devices"]), "work": work})
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
 
 
 _NAMES: Final = frozenset(f.name for f in fields(Heartbeat)) - {"work"}

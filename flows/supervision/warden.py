@@ -109,7 +109,8 @@ def _clean_up(home: Path, record: Path, pcd: str, stop_seconds: float | None, th
     from flows.supervision.processes import descendants_of, end_processes
 
     handler = logging.StreamHandler()
-    handler.setFormatter(LoginlessFormatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
+    form = logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s")
+    handler.setFormatter(LoginlessFormatter(form))
     logging.basicConfig(handlers=[handler])
     if stop_seconds is not None:
         left = descendants_of(pcd)

@@ -9,6 +9,7 @@ alone. So whoever comes after a crash, or after an hour without MLflow, only has
 """
 
 import json
+import shlex
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
@@ -276,7 +277,7 @@ class Tracker:
 def _provenance(folder: Path) -> dict[str, str]:
     """The exact command, from the manifest."""
     manifest = json.loads((folder / "manifest.json").read_text()) if (folder / "manifest.json").exists() else {}
-    return {"pcd.command": " ".join(manifest["command"])} if "command" in manifest else {}
+    return {"pcd.command": shlex.join(manifest["command"])} if "command" in manifest else {}
 
 
 def _first_page(folder: Path) -> str:

@@ -14,6 +14,8 @@ import torch
 import yaml
 from PIL import Image
 
+from tests.patience import PATIENCE
+
 RUNTIME = {"device": "cpu", "threads": 1, "workers": 0, "log_every": 1, "checkpoint_seconds": 600}
 
 
@@ -52,7 +54,7 @@ def run_module() -> Callable[..., "subprocess.CompletedProcess[str]"]:
 
     def run(module: str, spec: Path, **options: Any) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, "-m", module, str(spec)]
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False, **options)
+        return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False, **options)
 
     return run
 

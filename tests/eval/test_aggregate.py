@@ -8,8 +8,10 @@ from subprocess import CompletedProcess
 import pandas as pd
 import pytest
 
+from eval.aggregate import aggregate
 from eval.coco.report import report
 from eval.table import METRICS
+from pcd.stage import Spec, read_spec
 
 pytestmark = pytest.mark.slow
 
@@ -112,6 +114,21 @@ def test_a_cell_without_a_figure_ends_without_a_table(
     done = run_module("eval.aggregate", new_spec(tmp_path / "out", raw["settings"], inputs))
     assert done.returncode == 1
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"spec.json"}
+
+
+def test_the_draws_of_the_intervals_are_told_as_they_go_on(
+    spec: Path, tmp_path: Path, new_spec: Callable[..., Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    raw = json.loads(spec.read_text())
+    val = json.loads((Path(raw["inputs"]["data"]) / "val.json").read_text())
+    folder, cell = stage_folder(tmp_path / "cell", loss=3, ap=100.0), raw["settings"]["cells"][1]
+    report(val, [a | {"score": 0.5} for a in val["annotations"]], ["bbox", "segm"], folder)
+    inputs = {"data": Path(raw["inputs"]["data"]), f"finetune:{cell['cell']}": folder}
+    told: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(Spec, "activity", lambda spec, *activity: told.append(activity))
+    settings = raw["settings"] | {"cells": [cell | {"pretrain": None}]}
+    aggregate(read_spec(new_spec(tmp_path / "out", settings, inputs)))
+    assert told == [("draws of the evaluation images", done, 2) for done in (1, 2)]
 
 
 def test_cells_of_all_kinds_stand_in_one_table(

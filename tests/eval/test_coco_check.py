@@ -151,35 +151,6 @@ def test_a_box_two_pixels_outside_is_a_fault(own_images: Path, own_coco: dict[st
         check(own_coco, own_images)
 
 
-def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(PCDError, match=r"gone\.json does not exist"):
-        check_coco(tmp_path / "gone.json", tmp_path)
-
-
-def test_a_folder_in_place_of_the_file_is_named(own_images: Path) -> None:
-    with pytest.raises(PCDError, match="images"):
-        check_coco(own_images, own_images)
-
-
-NO_JSON: dict[str, bytes] = {
-    "empty": b"", "cut short": b'{"images": [', "binary": b"\x89PNG\xff", "nested": b"[" * 100_000,
-    "UTF-16": '{"images": []}'.encode("utf-16"), "a byte-order mark": b'\xef\xbb\xbf{"images": []}',
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("content", NO_JSON.values(), ids=NO_JSON)
-def test_a_file_that_is_no_json_is_named(tmp_path: Path, content: bytes) -> None:
-    (tmp_path / "train.json").write_bytes(content)
-    with pytest.raises(PCDError, match=r"\A[^\n]*train\.json is not JSON[^\n]*\Z"):
-        check_coco(tmp_path / "train.json", tmp_path)
-
-
-@pytest.mark.parametrize("content", [[], "coco", 5, None], ids=["list", "string", "number", "null"])
-def test_json_that_is_no_coco_is_named(own_images: Path, content: object) -> None:
-    with pytest.raises(PCDError, match='no list "images"'):
-        check(content, own_images)
-
-
 @pytest.mark.parametrize("name", FAULTS)
 def test_a_fault_is_named_in_one_line(own_images: Path, own_coco: dict[str, Any], name: str) -> None:
     fault, words = FAULTS[name]

@@ -187,6 +187,14 @@ def test_losses_skip_the_lines_that_have_none(tmp_path: Path) -> None:
     assert (pixels_of(tmp_path / "without.png") == pixels_of(tmp_path / "with.png")).all()
 
 
+def test_losses_are_drawn_without_a_line_that_was_cut_short(tmp_path: Path) -> None:
+    whole = metrics_file(tmp_path / "a", [3.0, 2.0, 1.0])
+    (tmp_path / "b").write_text(whole.read_text() + '{"step": 4, "lo')
+    for name in ("a", "b"):
+        draw_losses({"x": [Curve("a", "a", tmp_path / name)]}, ["a"], tmp_path / f"{name}.png")
+    assert (pixels_of(tmp_path / "a.png") == pixels_of(tmp_path / "b.png")).all()
+
+
 def test_losses_draw_a_stage_that_recorded_nothing(tmp_path: Path) -> None:
     (tmp_path / "a").write_text('{"step": 1, "total": 3, "time": 0.0}\n')
     curves = [Curve("a", "a", tmp_path / "a"), Curve("b", "b", metrics_file(tmp_path / "b", [2.0, 1.0]))]

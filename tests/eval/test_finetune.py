@@ -5,7 +5,6 @@ has imported it already; from there on they are what `python -m eval.finetune SP
 """
 
 import json
-import multiprocessing
 import os
 import runpy
 import signal
@@ -25,8 +24,10 @@ from eval.table import METRICS
 from pcd.checkpoint import save_checkpoint
 from pcd.export import export_backbone
 from pcd.students import build_student
+from tests.fork_server import fork_server
+from tests.patience import PATIENCE
 
-STEPS = 10
+STEPS = 20
 WITHOUT_DETECTRON2 = """
 import sys
 from importlib.machinery import PathFinder
@@ -44,8 +45,7 @@ Start = Callable[[Path], BaseProcess]
 @pytest.fixture(scope="module")
 def start() -> Start:
     """Start the stage on a spec."""
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["eval.detectron.config", "eval.detectron.evaluate", "eval.detectron.train"])
+    context = fork_server()
 
     def start_stage(spec: Path) -> BaseProcess:
         process = context.Process(target=runpy.run_module, args=("eval.finetune",), kwargs={"run_name": "__main__"})
@@ -98,7 +98,7 @@ def backbone_run(
 
 
 def exit_code(process: BaseProcess) -> int | None:
-    process.join(timeout=120)
+    process.join(timeout=PATIENCE)
     return process.exitcode
 
 
@@ -162,7 +162,7 @@ def test_each_of_several_cpu_processes_says_that_its_batchnorm_is_its_own(
     short = settings | {"finetune": settings["finetune"] | {"iterations": 3, "precise_bn_iterations": 0}}
     ranks = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "eval.finetune"]
     command = [*ranks, str(new_spec(tmp_path, short, {"data": shapes_set}))]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)
     norms, masks = sorted(result(tmp_path)["recipe"]["departures"])
     assert norms.startswith("each BatchNorm is of the 2 images of its process, not of all 4: 2 processes on the CPU")
     assert masks.startswith("masks are read as bitmaps")  # and no more: two images on each are as fpn_1x means it
@@ -233,7 +233,9 @@ def test_a_run_stopped_by_sigterm_and_resumed_ends_as_an_undisturbed_one(
 ) -> None:
     spec, metrics = new_spec(tmp_path, settings, {"data": shapes_set}), tmp_path / "metrics.jsonl"
     process = start(spec)
+    end = time.monotonic() + PATIENCE
     while process.is_alive() and not (metrics.exists() and metrics.read_text().count("\n") >= 3):
+        assert time.monotonic() < end
         time.sleep(0.01)
     assert process.pid
     os.kill(process.pid, signal.SIGTERM)

@@ -4,7 +4,8 @@ from typing import Any
 
 import pytest
 
-from eval.formats import FORMATS, as_latex, table_as
+from eval.format_names import FORMATS
+from eval.formats import as_latex, table_as
 from pcd.errors import PCDError
 
 RECORD: dict[str, Any] = {

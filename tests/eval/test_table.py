@@ -313,10 +313,6 @@ def test_cells_csv_has_the_cells_that_there_are_and_the_json_the_holes_as_well(t
     assert [entry["cell"] for entry in record["holes"]] == ["pcd.fpn.seed1"]
 
 
-def test_a_table_of_before_there_were_holes_is_printed(arms: pd.DataFrame) -> None:
-    assert printed_arms(arms.drop(columns="of"), ["random"])["n"].tolist() == ["2", "3"]
-
-
 # ---- protocols with other figures
 
 

@@ -1,4 +1,5 @@
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from torch import nn
 from flows.supervision.stall import StallWatch
 from pcd.snapshots import write_snapshot
 from pcd.students import build_student
+from tests.patience import PATIENCE
 
 
 class _Scalar(nn.Module):
@@ -47,7 +49,7 @@ def start(live: Path, tmp_path: Path, new_spec: Callable[..., Path]) -> Start:
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.05)
@@ -73,25 +75,38 @@ def test_snapshots_are_evaluated_as_they_appear_and_the_watch_ends_with_the_trai
     assert process.poll() is None
     write_snapshot(_Scalar(30.0), live, 3, {})
     _finish(live)
-    assert process.wait(60) == 0
+    assert process.wait(PATIENCE) == 0
     assert _logged(out) == [(1, 10), (2, 20), (3, 30)]
     curve = json.loads((out / "result.json").read_text())["curve"]
     assert curve[-1] == {"epoch": 3.0, "metrics": {"bbox/AP": 30.0, "bbox/APl": None}}
     assert not list(out.rglob("backbone.safetensors"))
 
 
+def test_an_older_result_that_is_computed_anew_is_not_what_is_watched(start: Start, live: Path, tmp_path: Path) -> None:
+    old = live.with_name("1")
+    write_snapshot(_Scalar(70.0), old, 1, {})
+    (old / "result.json").write_text("{}")
+    process = start()
+    _wait_until(lambda: len(_logged(tmp_path / "watch")) == 2)
+    assert process.poll() is None  # the older one's end is not this one's
+    shutil.rmtree(old)
+    _finish(live)
+    assert process.wait(PATIENCE) == 0
+    assert [ap for _, ap in _logged(tmp_path / "watch")] == [10.0, 20.0]
+
+
 def test_a_watch_that_was_stopped_goes_on_without_a_figure_twice(start: Start, live: Path, tmp_path: Path) -> None:
     process, out = start(wait=True), tmp_path / "watch"
     _wait_until((out / "epoch-0001.00" / "spec.json").exists)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 75
+    assert process.wait(PATIENCE) == 75
     (out / "go-on").touch()
     process = start(wait=True)
     _wait_until(lambda: len(_logged(out)) == 2)
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 75
+    assert process.wait(PATIENCE) == 75
     _finish(live)
-    assert start(wait=True).wait(60) == 0
+    assert start(wait=True).wait(PATIENCE) == 0
     assert _logged(out) == [(1, 10), (2, 20)]
 
 
@@ -111,14 +126,14 @@ def test_a_silent_evaluation_lets_the_watch_fall_quiet_and_one_that_goes_on_does
     process, out = start(wait=True, tell=tell), tmp_path / "watch"
     log = out / "epoch-0001.00" / "log.txt"
     _wait_until((log.with_name("activity.json") if tell else log).exists)
-    longest = max(_silences(out, seconds=60 if falls_quiet else 5, enough=3))
+    longest = max(_silences(out, seconds=PATIENCE if falls_quiet else 15, enough=10))
     process.send_signal(signal.SIGTERM)
-    assert process.wait(60) == 75
-    assert (longest >= 3) == falls_quiet
+    assert process.wait(PATIENCE) == 75
+    assert (longest >= 10) == falls_quiet
 
 
 def test_an_evaluation_that_fails_is_told_in_one_line_with_its_epoch(start: Start, tmp_path: Path) -> None:
-    assert start(fail=True).wait(60) == 2
+    assert start(fail=True).wait(PATIENCE) == 2
     assert (tmp_path / "stderr.txt").read_text().splitlines()[-1] == "error: epoch 1: this backbone cannot be evaluated"
 
 
@@ -126,7 +141,7 @@ def test_a_training_without_snapshots_is_told(start: Start, live: Path, tmp_path
     for file in live.rglob("backbone.safetensors"):
         file.unlink()
     _finish(live)
-    assert start().wait(60) == 2
+    assert start().wait(PATIENCE) == 2
     assert "left no snapshot to watch" in (tmp_path / "stderr.txt").read_text()
 
 

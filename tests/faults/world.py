@@ -23,7 +23,7 @@ from tests.servers import MlflowServer, PrefectServer
 ROOT: Final = Path(__file__).parents[2]
 WORKLOAD: Final = Path(__file__).parent / "workload.yaml"
 _FOREIGN: Final = ("MLFLOW_TRACKING_URI", "PREFECT_API_URL", "PREFECT_HOME")
-_LIMIT_SECONDS: Final = 600
+_LIMIT_SECONDS: Final = 1800
 
 
 @dataclass(slots=True)

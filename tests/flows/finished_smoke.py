@@ -30,7 +30,7 @@ RESULTS: dict[str, dict[str, Any]] = {
 
 def finish(store: Store, stage: Stage, **files: str) -> Path:
     work = store.work_folder(stage)
-    (work / "result.json").write_text(json.dumps(RESULTS[stage.kind]))
+    (work / "result.json").write_text(json.dumps(RESULTS.get(stage.kind, {})))
     (work / "spec.json").write_text(json.dumps({"stage": stage.id, "inputs": {}}))
     for name, content in files.items():
         (work / name.replace("__", ".")).write_text(content)

@@ -19,6 +19,7 @@ from safetensors import safe_open
 
 from tests.chromium import open_in_chromium
 from tests.conftest import ROOT
+from tests.patience import PATIENCE
 
 pytestmark = [
     pytest.mark.slow,
@@ -39,7 +40,7 @@ class Home:
     def pcd(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         command = [sys.executable, "-m", "flows", *arguments]
         return subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=600, check=False, env=self.environment
+            command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False, env=self.environment
         )
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
@@ -246,9 +247,7 @@ def test_the_report_prints_the_table_again(finished: Home, first: subprocess.Com
 
 
 def test_a_second_run_finds_every_stage_in_the_store_and_starts_nothing(finished: Home) -> None:
-    began = time.monotonic()
     done = finished.pcd("run", "smoke")
-    assert time.monotonic() - began < 30
     assert done.stdout.count("found in the store") == 6
     assert "AP table of smoke" in done.stdout
     assert len(finished.prefect("select id from flow_run")) == 1
@@ -257,13 +256,13 @@ def test_a_second_run_finds_every_stage_in_the_store_and_starts_nothing(finished
 @pytest.fixture(scope="module")
 def changed(finished: Home) -> tuple[Home, str]:
     """Another schedule of the detector: stopped with Ctrl-C while it trains, then run again and its process killed."""
-    arguments = ("run", "smoke", "--set", "protocols.smoke_fpn.iterations=40", "--set", "arms=[random]")
+    arguments = ("run", "smoke", "--set", "protocols.smoke_fpn.iterations=80", "--set", "arms=[random]")
     arguments += ("--set", "runtime.checkpoint_seconds=0.1")
     process = finished.start(*arguments)
     try:
         _wait_for_steps(finished, process, 3)
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to the whole foreground group
-        told = process.communicate(timeout=120)[0]
+        told = process.communicate(timeout=PATIENCE)[0]
         assert process.returncode == 130, told
         assert "stopped; the next run goes on from its last checkpoint" in told
         assert {run.info.status for run in finished.runs()} == {"FINISHED", "KILLED"}
@@ -272,9 +271,9 @@ def changed(finished: Home) -> tuple[Home, str]:
         process.kill()
     process = finished.start(*arguments)
     try:
-        _wait_for_steps(finished, process, 12)
+        _wait_for_steps(finished, process, _steps(finished) + 8)  # by the new process
         os.kill(_stage_process(finished), signal.SIGKILL)
-        told = process.communicate(timeout=240)[0]
+        told = process.communicate(timeout=PATIENCE)[0]
         assert process.returncode == 0, told
     finally:
         process.kill()
@@ -282,13 +281,18 @@ def changed(finished: Home) -> tuple[Home, str]:
 
 
 def _wait_for_steps(home: Home, process: subprocess.Popen[str], steps: int) -> None:
-    deadline = time.monotonic() + 240
+    deadline = time.monotonic() + PATIENCE
     while time.monotonic() < deadline and process.poll() is None:
-        for metrics in (home.path / "store" / "finetune").glob(".work-*/metrics.jsonl"):
-            if len(metrics.read_text().splitlines()) >= steps:
-                return
+        if _steps(home) >= steps:
+            return
         time.sleep(0.05)
-    raise AssertionError("the fine-tuning never began")
+    raise AssertionError(f"the fine-tuning never came to step {steps}")
+
+
+def _steps(home: Home) -> int:
+    """Of the fine-tuning that is under way."""
+    found = (home.path / "store" / "finetune").glob(".work-*/metrics.jsonl")
+    return max((len(metrics.read_text().splitlines()) for metrics in found), default=0)
 
 
 def _stage_process(home: Home) -> int:

@@ -4,6 +4,7 @@ import io
 from pathlib import Path
 
 import pytest
+from PIL import Image
 from rich.console import Console
 
 from flows.benchmark import _aggregate_what_there_is
@@ -64,6 +65,25 @@ def test_a_cell_that_was_left_out_counts_with_all_that_the_table_reads(plan: Pla
     finish(store, _stage(plan, "pretrain:pcd.seed0"))
     find_left_out(plan, chosen, runner)
     assert list(runner.folders) == ["data", f"finetune:{CELL}"]
+
+
+def test_a_probe_that_was_left_out_counts_only_with_its_pretraining(pcd_home: Path, tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        (tmp_path / "set" / split / "cat").mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(tmp_path / "set" / split / "cat" / "0.png")
+    sets = f"sets={{own: {{kind: classes, folder: {tmp_path / 'set'}}}}}"
+    probed = make_plan(load_profile("smoke", ["protocols={near: {base: knn, set: own}}", sets]))
+    chosen, _ = select(probed, only=["random.*"])
+    store, runner = open_store(), _runner(chosen, pcd_home)
+    runner.folders["data:own"] = finish(store, _stage(probed, "data:own"))
+    for kind in ("probe", "features"):
+        (stage,) = (stage for stage in probed.stages if stage.id.startswith(f"{kind}:pcd"))
+        finish(store, stage)
+    find_left_out(probed, chosen, runner)
+    assert "probe:pcd.near.seed0" not in runner.folders  # the table reads its pre-training, which is gone
+    finish(store, _stage(probed, "pretrain:pcd.seed0"))
+    find_left_out(probed, chosen, runner)
+    assert "probe:pcd.near.seed0" in runner.folders
 
 
 def test_what_another_run_computes_just_now_is_not_waited_for(plan: Plan, pcd_home: Path) -> None:

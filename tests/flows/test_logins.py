@@ -1,8 +1,9 @@
 import logging
+import sys
 
 import pytest
 
-from flows.logins import LoginlessFormatter, without_login
+from flows.logins import LoginlessFormatter, hide_logins, without_login
 
 
 @pytest.mark.parametrize(
@@ -26,6 +27,21 @@ def test_a_log_holds_them_neither_in_a_message_nor_in_a_traceback() -> None:
         raise ValueError("no answer from http://me:hidden@host")
     except ValueError as error:
         record = logging.LogRecord("a", 30, "", 0, "at %s", ("http://me:hidden@x",), (ValueError, error, None))
-    told = LoginlessFormatter().format(record)
+    told = LoginlessFormatter(logging.Formatter()).format(record)
     assert "http://host" in told
     assert "hidden" not in told
+
+
+def test_a_handler_that_somebody_else_set_up_keeps_its_form_and_shows_no_login(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    handler, logger = logging.StreamHandler(sys.stderr), logging.getLogger("somebody.else")
+    handler.setFormatter(logging.Formatter("form %(message)s"))
+    logger.addHandler(handler)
+    try:
+        hide_logins()
+        hide_logins()
+        logger.warning("no answer from %s", "http://me:hidden@host/api")
+    finally:
+        logger.removeHandler(handler)
+    assert capsys.readouterr().err == "form no answer from http://host/api\n"

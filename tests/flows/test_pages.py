@@ -3,7 +3,6 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import ROOT
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -45,7 +45,7 @@ def served(tmp_path_factory: pytest.TempPathFactory, ports: tuple[int, int]) -> 
         told.append(line.strip())
     yield told, home
     process.send_signal(signal.SIGTERM)
-    process.communicate(timeout=60)
+    process.communicate(timeout=PATIENCE)
     assert process.returncode == 130
     for port in ports:
         with pytest.raises(ConnectionRefusedError), socket.create_connection(("127.0.0.1", port)):
@@ -74,9 +74,9 @@ def test_nobody_else_on_the_network_reaches_them(ports: tuple[int, int]) -> None
 def test_a_taken_port_is_named(served: tuple[list[str], Path], ports: tuple[int, int]) -> None:
     command = [sys.executable, "-m", "flows", "ui", "--mlflow-port", str(ports[0])]
     environment = os.environ | {"PCD_HOME": str(served[1])}
-    began = time.monotonic()
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment)
-    assert time.monotonic() - began < 30
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=False, env=environment, timeout=PATIENCE
+    )
     assert done.returncode == 2
     assert f"port {ports[0]} is taken on 127.0.0.1; choose another with --mlflow-port" in done.stderr
 
@@ -86,7 +86,9 @@ def test_where_both_servers_are_others_nothing_is_served_and_nothing_waits(tmp_p
         "PCD_HOME": str(tmp_path), "MLFLOW_TRACKING_URI": "http://mlflow.test", "PREFECT_API_URL": "http://prefect.test"
     }  # fmt: skip
     command = [sys.executable, "-m", "flows", "ui"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, env=environment, timeout=60)
+    done = subprocess.run(
+        command, cwd=ROOT, capture_output=True, text=True, check=True, env=environment, timeout=PATIENCE
+    )
     assert done.stdout.splitlines() == [
         "mlflow: on the server that MLFLOW_TRACKING_URI names", "prefect: on the server that PREFECT_API_URL names"
     ]  # fmt: skip

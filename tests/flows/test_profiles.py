@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from eval.protocols import resolve
+from eval.departures import resolve
 from flows.profiles import PROFILES, load_profile
 from pcd.errors import PCDError
 

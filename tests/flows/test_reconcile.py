@@ -13,6 +13,7 @@ from prefect.client.orchestration import get_client
 from flows.journal import Journal, Run
 from flows.reconcile import close, reconcile
 from flows.supervision.processes import SUPERVISOR_MARK, identity, is_alive
+from tests.patience import PATIENCE
 
 pytestmark = [
     pytest.mark.slow,  # a real server is started
@@ -85,7 +86,7 @@ def test_a_run_whose_process_died_is_closed_everywhere(
         state = client.read_flow_run(UUID(journal.run.id)).state
     assert state is not None
     assert state.name == "Crashed"
-    child_of_the_dead.wait(10)
+    child_of_the_dead.wait(PATIENCE)
     assert not list((tmp_path / "active").iterdir())
 
 
@@ -157,7 +158,7 @@ def test_two_at_once_close_a_run_once(journal: Journal, tmp_path: Path) -> None:
     code = "import sys, pathlib; from flows.reconcile import reconcile; print(reconcile(pathlib.Path(sys.argv[1])))"
     command = [sys.executable, "-W", "ignore", "-c", code, str(tmp_path)]
     both = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(2)]
-    told = "".join(process.communicate(timeout=100)[0] for process in both)
+    told = "".join(process.communicate(timeout=PATIENCE)[0] for process in both)
     assert told.count("had died and is closed") == 1
     assert not journal.path.exists()
 

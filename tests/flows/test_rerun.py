@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from tests.conftest import ROOT
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.slow
 
@@ -30,7 +31,7 @@ class Home:
         environment = {k: v for k, v in os.environ.items() if k not in foreign} | own
         command = [sys.executable, "-m", "flows", *arguments]
         return subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False, env=environment
+            command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False, env=environment
         )
 
     def change_original(self, file: str, change: Callable[[dict[str, Any]], None]) -> None:

@@ -1,9 +1,10 @@
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from flows.run_record import finished_record, latest_record
+from flows.run_record import NOT_ASKED_FOR, finished_record, latest_record
 from pcd.errors import PCDError
 from tests.flows.finished_smoke import finish_benchmark
 
@@ -40,3 +41,18 @@ def test_of_an_unknown_name_the_error_says_what_there_is(pcd_home: Path) -> None
     finish_benchmark()
     with pytest.raises(PCDError, match="no finished benchmark smock here; there are: smoke"):
         finished_record("smock")
+
+
+def test_a_record_of_a_part_says_which_cells_were_asked_for(pcd_home: Path) -> None:
+    _, record = finish_benchmark()
+    assert record.only == ()
+    cell = "finetune:random.smoke_fpn.seed0"
+    rest = {stage: key for stage, key in record.stages.items() if stage != cell}
+    assert replace(record, stages=rest, holes={cell: NOT_ASKED_FOR}).only == ("pcd.smoke_fpn.seed0",)
+    assert replace(record, holes={cell: "out of memory"}).only == ()  # one that failed is tried again
+
+
+def test_a_record_without_the_tables_stage_has_no_table(pcd_home: Path) -> None:
+    _, record = finish_benchmark()
+    assert record.has_table
+    assert not replace(record, stages={"pretrain:pcd.seed0": "0" * 64}).has_table

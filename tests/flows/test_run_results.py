@@ -1,12 +1,15 @@
 """What a finished benchmark's cells rest on, read from stage folders written by hand."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from flows.run_results import read_cells
+from flows.run_record import NOT_ASKED_FOR
+from flows.run_results import cell_folders, cells_of, read_cells
+from tests.flows.finished_smoke import finish_benchmark
 
 STAGES = {"data": "d", "teacher": "t", "pretrain:pcd.seed0": "p", "finetune:pcd.fpn.seed0": "f", "aggregate": "a"}
 
@@ -92,3 +95,13 @@ def test_holes_of_the_record_keep_their_reason(root: Path) -> None:
         ("pcd.fpn.seed0", "pcd.fpn", "out of memory"),
         ("pcd.fpn.seed1", "pcd.fpn", "not asked for"),
     ]
+
+
+def test_what_was_not_asked_for_is_no_cell_of_a_finished_run(pcd_home: Path) -> None:
+    _, record = finish_benchmark()
+    asked_for = [cell.cell for cell in cells_of(record)]
+    left_out = f"finetune:{asked_for[0]}"
+    stages = {stage: key for stage, key in record.stages.items() if stage != left_out}
+    part = replace(record, stages=stages, holes={left_out: NOT_ASKED_FOR})
+    assert [cell.cell for cell in cells_of(part)] == asked_for[1:]
+    assert list(cell_folders(part)) == asked_for[1:]

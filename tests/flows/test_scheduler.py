@@ -1,6 +1,7 @@
 """In which order stages begin, by threads in place of Prefect's tasks."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -13,6 +14,7 @@ from flows.planning.plan import make_plan
 from flows.planning.stages import Plan, Stage
 from flows.profiles import load_profile
 from flows.scheduler import bring_all_about
+from tests.patience import PATIENCE
 
 
 @dataclass
@@ -96,7 +98,7 @@ def test_a_watch_begins_while_its_training_goes_on_and_takes_nobodys_place(run: 
     watched = threading.Event()
 
     def train() -> None:
-        assert watched.wait(30)
+        assert watched.wait(PATIENCE)
 
     runner, failures = run(lambda _: {"pretrain:pcd.seed0": train, "watch:pcd.seed0": watched.set})
     assert failures == {}
@@ -117,12 +119,12 @@ def test_a_watch_is_stopped_when_its_training_has_failed(run: Run) -> None:
         stop = runner.stops.setdefault("watch:pcd.seed0", threading.Event())
 
         def train() -> None:
-            assert watched.wait(30)
+            assert watched.wait(PATIENCE)
             _fail()
 
         def watch() -> None:
             watched.set()
-            assert stop.wait(30)
+            assert stop.wait(PATIENCE)
             _fail()
 
         return {"pretrain:pcd.seed0": train, "watch:pcd.seed0": watch}
@@ -139,21 +141,23 @@ def test_a_watch_that_was_stopped_for_a_second_attempt_begins_again_with_it(run:
         stop = runner.stops.setdefault("watch:pcd.seed0", threading.Event())
 
         def train() -> None:
-            assert watched.wait(30)
+            assert watched.wait(PATIENCE)
             runner.begun.pop("pretrain:pcd.seed0")  # the first attempt failed
             stop.set()
+            end = time.monotonic() + PATIENCE
             while stop.is_set():  # until the scheduler has put the watch back
-                pass
+                assert time.monotonic() < end
+                time.sleep(0.01)
             runner.begun["pretrain:pcd.seed0"] = Path()
             runner.on_begin()
-            assert again.wait(30)
+            assert again.wait(PATIENCE)
 
         def watch() -> None:
             if watched.is_set():
                 again.set()
                 return
             watched.set()
-            assert stop.wait(30)
+            assert stop.wait(PATIENCE)
             _fail()
 
         return {"pretrain:pcd.seed0": train, "watch:pcd.seed0": watch}

@@ -1,4 +1,4 @@
-"""What the method's tests share: one thread, seeded hypothesis, a tiny pool of images, stage folders, and tiny runs."""
+"""What the method's tests share: one thread, a tiny pool of images, stage folders, and tiny runs."""
 
 import json
 import os
@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import settings
 from PIL import Image
 
 from pcd.stage import Spec, read_spec
@@ -22,9 +21,6 @@ if TYPE_CHECKING:
     from tests.pcd.training_runs import Finished
 
 ROOT = Path(__file__).parents[2]
-
-settings.register_profile("pcd", deadline=None, derandomize=True, database=None)
-settings.load_profile("pcd")
 
 
 @pytest.fixture(scope="session", autouse=True)

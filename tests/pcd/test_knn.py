@@ -14,6 +14,7 @@ from pcd.errors import PCDError
 from pcd.knn import KnnMonitor, knn_top1
 from pcd.students import build_student
 from tests.conftest import ROOT
+from tests.patience import PATIENCE
 from tests.pcd.slow_parameters import WORKER_THAT_RAISES
 
 CPU = torch.device("cpu")
@@ -192,7 +193,7 @@ def test_it_draws_nothing_from_pythons_own_generator(split: Path) -> None:
         "monitor.top1(build_student('resnet18'), torch.device('cpu'));"
         "sys.exit(random.getstate() != state)"
     )
-    subprocess.run([sys.executable, "-c", code, str(split)], cwd=ROOT, check=True, timeout=300)
+    subprocess.run([sys.executable, "-c", code, str(split)], cwd=ROOT, check=True, timeout=PATIENCE)
 
 
 def _train_with(look: Callable[[nn.Module], object]) -> dict[str, Tensor]:

@@ -1,5 +1,3 @@
-import itertools
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -7,10 +5,19 @@ import pytest
 from pcd.pace import Pace
 
 
-def _slowly() -> Iterator[int]:
-    for number in itertools.count():
-        time.sleep(0.05)
-        yield number
+class _Clock:
+    def __init__(self) -> None:
+        self.now = 100.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> _Clock:
+    own = _Clock()
+    monkeypatch.setattr("pcd.pace.time", own)
+    return own
 
 
 def test_batches_come_in_their_order() -> None:
@@ -18,18 +25,21 @@ def test_batches_come_in_their_order() -> None:
     assert [pace.wait_for(batches, 2) for _ in range(3)] == [[0, 1], [2, 3], [4]]
 
 
-def test_waiting_is_told_apart_from_work() -> None:
+def test_waiting_is_told_apart_from_work(clock: _Clock) -> None:
+    def slowly() -> Iterator[int]:
+        while True:
+            clock.now += 0.5
+            yield 0
+
     pace = Pace(0)
-    pace.wait_for(_slowly(), 2)
-    time.sleep(0.1)
-    assert pace.figures(1, 8)["waiting_for_data"] == pytest.approx(0.5, abs=0.25)
+    pace.wait_for(slowly(), 2)
+    clock.now += 3
+    assert pace.figures(1, 8)["waiting_for_data"] == 0.25
 
 
-def test_images_are_those_of_the_steps_since_the_restart() -> None:
+def test_images_are_those_of_the_steps_since_the_restart(clock: _Clock) -> None:
     pace = Pace(3)
-    time.sleep(0.1)
+    clock.now += 7
     pace.restart(5)
-    time.sleep(0.2)
-    figures = pace.figures(7, 8)
-    assert figures["waiting_for_data"] == 0
-    assert figures["images_per_second"] == pytest.approx(2 * 8 / 0.2, rel=0.25)
+    clock.now += 2
+    assert pace.figures(7, 8) == {"images_per_second": 8, "waiting_for_data": 0}

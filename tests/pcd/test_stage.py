@@ -14,6 +14,7 @@ from pcd.cores import usable_cores
 from pcd.errors import PCDError
 from pcd.process_identity import identity
 from pcd.stage import EXIT_STOPPED, EXIT_USER_ERROR, Metrics, Spec, read_spec, write_json, write_text
+from tests.patience import PATIENCE
 from tests.pcd.slow_parameters import slow_but
 
 STAGE = """
@@ -58,7 +59,12 @@ def command(tmp_path: Path, write_spec: Callable[..., Path]) -> Callable[[str], 
 def run(command: Callable[[str], list[str]], stage_environment: dict[str, str]) -> Run:
     def start(what: str, **environment: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            command(what), env=stage_environment | environment, capture_output=True, text=True, check=False, timeout=60
+            command(what),
+            env=stage_environment | environment,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=PATIENCE,
         )
 
     return start
@@ -118,7 +124,7 @@ def test_the_checkpoint_stays_until_there_is_a_result(run: Run, out: Path, what:
 def test_another_folder_may_take_the_place_of_the_specs(
     command: Callable[[str], list[str]], stage_environment: dict[str, str], out: Path, tmp_path: Path
 ) -> None:
-    subprocess.run([*command("succeed"), str(tmp_path / "again")], env=stage_environment, check=True, timeout=60)
+    subprocess.run([*command("succeed"), str(tmp_path / "again")], env=stage_environment, check=True, timeout=PATIENCE)
     assert (tmp_path / "again" / "result.json").exists()
     assert not out.exists()
 
@@ -163,7 +169,7 @@ def test_a_stage_that_is_asked_to_stop_exits_with_75(
         assert process.stdout is not None
         assert process.stdout.readline() == "waiting\n"
         process.send_signal(number)
-        assert process.wait(30) == EXIT_STOPPED == 75
+        assert process.wait(PATIENCE) == EXIT_STOPPED == 75
     assert not (out / "result.json").exists()
 
 
@@ -197,13 +203,17 @@ def test_a_second_process_waits_until_the_first_has_left_the_folder(
     assert first.stdout is not None
     assert first.stdout.readline() == "waiting\n"
     second = subprocess.Popen(command("succeed"), env=stage_environment)
+    deadline = time.monotonic() + PATIENCE
+    while not (tmp_path / "out" / "activity.json").exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
     with pytest.raises(subprocess.TimeoutExpired):
         second.wait(2)
     told = json.loads((tmp_path / "out" / "activity.json").read_text())
     assert told["phase"] == "waiting for another process to leave the folder"
     first.terminate()
-    assert first.communicate(timeout=30)[0] == ""
-    assert (first.returncode, second.wait(30)) == (EXIT_STOPPED, 0)
+    assert first.communicate(timeout=PATIENCE)[0] == ""
+    assert (first.returncode, second.wait(PATIENCE)) == (EXIT_STOPPED, 0)
 
 
 def test_an_activity_is_told_when_it_changes_and_else_once_a_second(make_spec: Callable[..., Spec]) -> None:
@@ -234,7 +244,7 @@ def test_another_rank_tells_no_activity(make_spec: Callable[..., Spec], monkeypa
 
 
 def _wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)

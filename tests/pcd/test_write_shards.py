@@ -7,6 +7,7 @@ import pytest
 from pcd.errors import PCDError
 from pcd.image_sources import open_images
 from pcd.write_shards import write_shards
+from tests.patience import PATIENCE
 
 
 @pytest.fixture
@@ -55,7 +56,7 @@ def test_command_writes_shards_and_says_how_many(
     folder: Path, tmp_path: Path, stage_environment: dict[str, str]
 ) -> None:
     command = [sys.executable, "-m", "pcd.write_shards", str(folder), str(tmp_path / "shards")]
-    done = subprocess.run(command, env=stage_environment, capture_output=True, text=True, check=True, timeout=120)
+    done = subprocess.run(command, env=stage_environment, capture_output=True, text=True, check=True, timeout=PATIENCE)
     assert done.stdout == f"40 images written to {tmp_path / 'shards'}\n"
 
 
@@ -64,7 +65,7 @@ def test_command_on_an_empty_folder_exits_with_2_and_one_line(
     tmp_path: Path, stage_environment: dict[str, str]
 ) -> None:
     command = [sys.executable, "-m", "pcd.write_shards", str(tmp_path), str(tmp_path / "shards")]
-    done = subprocess.run(command, env=stage_environment, capture_output=True, text=True, check=False, timeout=120)
+    done = subprocess.run(command, env=stage_environment, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 2
     assert done.stderr.startswith("error: no images in")
     assert done.stderr.count("\n") == 1

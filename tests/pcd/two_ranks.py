@@ -1,14 +1,13 @@
-"""A real group of two processes, for the tests of what ranks do together.
+"""A real group of two processes, for the tests of what ranks do together."""
 
-The ranks come from multiprocessing's fork server, never from the test's own process: autograd refuses to run in the
-fork of a process whose engine has begun a thread, so that a test would depend on those that ran before it.
-"""
-
-import multiprocessing
+import contextlib
 import os
+import queue
 import socket
+import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from multiprocessing.process import BaseProcess
 from typing import Any
 
 import cloudpickle
@@ -17,6 +16,8 @@ import torch.distributed as dist
 
 from pcd.distributed import process_group
 from pcd.stage import Finished
+from tests.fork_server import fork_server
+from tests.patience import PATIENCE
 
 FINISHED = "finished"
 """The answer of a rank that was sent home because one of them found the stage's result."""
@@ -36,18 +37,38 @@ def on_two_ranks(work: Callable[[], Any], *, found_result_on: int | None = None)
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = str(probe.getsockname()[1])
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["pcd.train"])  # imported once, for all ranks of all tests
+    context = fork_server()
     answers: Any = context.Queue()
     pickled = cloudpickle.dumps(work)
-    processes = [context.Process(target=_join, args=(n, port, pickled, n == found_result_on, answers)) for n in (0, 1)]
+    processes = [
+        context.Process(target=_join, args=(n, port, pickled, n == found_result_on, answers), daemon=True)
+        for n in (0, 1)
+    ]
     for process in processes:
         process.start()
-    gathered = dict(answers.get(timeout=60) for _ in processes)
-    for process in processes:
-        process.join(60)
-    assert not any(isinstance(answer, _Failed) for answer in gathered.values()), gathered
+    gathered: dict[int, Any] = {}
+    try:
+        while len(gathered) < len(processes):
+            number, answer = _next_answer(answers, processes)
+            assert not isinstance(answer, _Failed), f"rank {number}: {answer}"
+            gathered[number] = answer
+        for process in processes:
+            process.join(PATIENCE)
+    finally:
+        for process in processes:  # one that failed leaves the other waiting for it
+            process.kill()
     return [gathered[0], gathered[1]]
+
+
+def _next_answer(answers: Any, processes: Sequence[BaseProcess]) -> tuple[int, Any]:
+    end = time.monotonic() + PATIENCE
+    while time.monotonic() < end:
+        with contextlib.suppress(queue.Empty):
+            answer: tuple[int, Any] = answers.get(timeout=1)
+            return answer
+        killed = [process.exitcode for process in processes if process.exitcode]
+        assert not killed, f"a rank ended with {killed[0]}"
+    raise AssertionError("the ranks do not answer")
 
 
 def _join(number: int, port: str, work: bytes, found_result: bool, answers: Any) -> None:

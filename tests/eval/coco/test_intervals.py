@@ -70,6 +70,12 @@ def test_all_arms_are_drawn_on_the_same_images(drawn: Drawn_) -> None:
     assert np.corrcoef(random.draws, pcd.draws)[0, 1] > 0.5
 
 
+def test_progress_is_told_behind_each_cell_and_task(cells: list[Evaluated]) -> None:
+    told: list[tuple[str, int, int]] = []
+    draw_arms(cells, tick=lambda *progress: told.append(progress))
+    assert told == [("draws of the evaluation images", done, 3) for done in (1, 2, 3)]
+
+
 def test_the_intervals_are_printed_with_their_ends() -> None:
     ends = {"ap": [31.04], "low": [30.0], "high": [32.0]}
     table = pd.DataFrame({"arm": ["pcd"], "protocol": ["fpn"], "task": ["segm"], "n": [2], **ends})

@@ -9,9 +9,10 @@ import pytest
 
 from eval.data import write_data_set
 from eval.datasets.own import prepare_labelled
+from eval.departures import resolve
 from eval.finetune import finetune
 from eval.finetune_settings import FinetuneSettings
-from eval.protocols import PROTOCOLS, resolve
+from eval.protocols import PROTOCOLS
 from eval.settings import CityscapesSet, VocSet
 from pcd.errors import PCDError
 from pcd.stage import Spec, read_spec

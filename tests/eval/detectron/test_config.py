@@ -8,9 +8,9 @@ import torch
 from detectron2 import model_zoo
 from detectron2.layers import FrozenBatchNorm2d
 
+from eval.departures import resolve
 from eval.detectron.config import build_config
 from eval.finetune_settings import C4_STUDENTS, FinetuneSettings
-from eval.protocols import resolve
 from eval.shapes import CLASS_NAMES
 from pcd.export import DETECTRON2_RESNETS
 from pcd.views import IMAGENET_MEAN, IMAGENET_STD

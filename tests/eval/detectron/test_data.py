@@ -22,6 +22,7 @@ from eval.data import Split, read_data_set
 from eval.detectron.data import evaluation_loader, register_split, training_loader
 from eval.shapes import CLASS_NAMES
 from pcd.errors import PCDError
+from tests.patience import PATIENCE
 
 BATCH = 4
 
@@ -197,5 +198,5 @@ def test_the_first_of_several_ranks_evaluates_the_whole_split(shapes_set: Path, 
     command = [*ranks, str(tmp_path / "rank.py"), str(shapes_set), str(tmp_path / "ids")]
     root = Path(__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
-    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=240, capture_output=True)
+    subprocess.run(command, cwd=tmp_path, env=environment, check=True, timeout=PATIENCE, capture_output=True)
     assert (tmp_path / "ids").read_text() == str(list(range(1, 9)))

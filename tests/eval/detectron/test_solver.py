@@ -9,9 +9,9 @@ from detectron2.solver import build_lr_scheduler
 from detectron2.solver import build_optimizer as build_detectron2s
 from torch import nn
 
+from eval.departures import resolve
 from eval.detectron.solver import build_optimizer, learning_rate
 from eval.finetune_settings import FinetuneSettings
-from eval.protocols import resolve
 
 COCO = "COCO-InstanceSegmentation"
 SHORT = {"MAX_ITER": 90_000, "STEPS": (60_000, 80_000)}

@@ -23,6 +23,7 @@ from pcd.students import build_student
 from pcd.views import central_view
 from pcd.weights_hash import weights_sha256
 from tests.eval.probes.conftest import lines
+from tests.patience import PATIENCE
 
 CPU = torch.device("cpu")
 SETTINGS = {"features": {"size": 32}, "student": "resnet18", "seed": 5}
@@ -57,7 +58,7 @@ def test_features_are_the_mean_of_the_deepest_map_of_each_central_crop(
     labelled = read_data_set(data).labelled("val")
     with torch.no_grad():
         expected = torch.cat([student(central_view(read_rgb(path), 32)[None]).mean(dim=(2, 3)) for path, _ in labelled])
-    torch.testing.assert_close(found.val, expected)
+    torch.testing.assert_close(found.val, expected, rtol=1e-4, atol=1e-4)
     assert found.val_labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert found.train_labels.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert found.classes == ("blue", "green", "red")
@@ -170,12 +171,12 @@ def test_two_ranks_leave_what_one_leaves(
     spec = new_spec(tmp_path / "two", SETTINGS, {"data": data, "backbone": backbone})
     launcher = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", "-m", "eval.probes.features"]
     done = subprocess.run(
-        [sys.executable, *launcher, str(spec)], capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, *launcher, str(spec)], capture_output=True, text=True, timeout=PATIENCE, check=False
     )
     assert done.returncode == 0, done.stderr
     one, two = read_features(alone.out), read_features(tmp_path / "two")
-    torch.testing.assert_close(two.train, one.train)
-    torch.testing.assert_close(two.val, one.val)
+    torch.testing.assert_close(two.train, one.train, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(two.val, one.val, rtol=1e-4, atol=1e-4)
     assert torch.equal(two.train_labels, one.train_labels)
     assert {path.name for path in (tmp_path / "two").iterdir()} == {
         "spec.json", "metrics.jsonl", "features.safetensors", "result.json"

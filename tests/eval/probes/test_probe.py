@@ -50,6 +50,17 @@ def test_the_neighbours_figure_is_that_of_the_watch_while_training(
     assert run("knn")["metrics"] == {"knn_top1": top1}
 
 
+def test_the_vote_tells_its_progress_and_does_not_depend_on_how_often(
+    run: Callable[[str], dict[str, Any]], frozen: FrozenFeatures, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[tuple[str, int, int]] = []
+    monkeypatch.setattr(Spec, "activity", lambda spec, *activity: told.append(activity))
+    monkeypatch.setattr("eval.probes.probe._AT_ONCE", 8)
+    top1 = knn_top1(frozen.train, frozen.train_labels, frozen.val, frozen.val_labels, 20, 0.07)
+    assert run("knn")["metrics"] == {"knn_top1": top1}
+    assert told == [("voting", done, 35) for done in (0, 8, 16, 24, 32)]
+
+
 def test_every_kind_says_where_it_departs() -> None:
     assert set(PROBES) == set(KINDS) == set(DEPARTURES)
 

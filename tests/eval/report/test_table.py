@@ -7,7 +7,7 @@ import pytest
 from eval.report.table import ap_text, report_tables
 
 RECORD = {
-    "baseline": "random",
+    "baselines": ["random"],
     "intervals": [{"arm": "pcd", "protocol": "fpn", "task": "bbox", "low": 20.0, "high": 30.0}],
     "printed": [{"arm": "pcd", "protocol": "fpn", "n": "2 of 3", "box AP": "25.2 ± 1.8", "box Δ random": "+0.8"}],
     "cells": [
@@ -38,11 +38,6 @@ def test_a_cell_has_one_decimal_and_a_dash_for_what_does_not_exist() -> None:
 
 def test_a_hole_is_a_row_of_dashes() -> None:
     assert report_tables(RECORD)[-1].rows[2] == ("pcd.fpn.seed1", "–", "–", "–")
-
-
-def test_intervals_of_a_table_of_before_keep_their_own() -> None:
-    old = {name: value for name, value in RECORD.items() if name != "intervals"}
-    assert "Intervals over images" in [table.heading for table in report_tables(old)]
 
 
 def test_differences_stand_behind_the_arms_whose_intervals_are_a_column_there() -> None:

@@ -12,10 +12,11 @@ from click.testing import CliRunner, Result
 from flows.cli import main
 from flows.commands.own_set import set_name, with_own_set
 from flows.planning.plan import make_plan
-from flows.supervision.supervisor import stage_command, write_spec
+from flows.supervision.stage_command import stage_command, write_spec
 from pcd.errors import PCDError
 from tests.conftest import ROOT, Pcd
 from tests.eval.datasets.conftest import save_noise, write_voc
+from tests.patience import PATIENCE
 
 
 def write_own(folder: Path, **changes: Any) -> dict[str, Any]:
@@ -189,7 +190,7 @@ def test_a_profile_is_fine_tuned_on_the_users_own_set(own: Path, tmp_path: Path)
         command = stage_command(
             stage, write_spec(stage, folders[stage.id], inputs, benchmark.runtime), benchmark.runtime
         )
-        subprocess.run(command, cwd=ROOT, check=True, timeout=300)
+        subprocess.run(command, cwd=ROOT, check=True, timeout=PATIENCE)
     (cell,) = json.loads((folders["aggregate"] / "ap_table.json").read_text())["cells"]
     assert (cell["arm"], cell["protocol"]) == ("random", "smoke_fpn")
     assert (folders["aggregate"] / "detections-my-set.png").exists()

@@ -1,8 +1,7 @@
 """Copying out of a store that was written by the store itself; the files' contents do not matter here."""
 
-import json
+import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -11,8 +10,9 @@ from flows.planning.plan import make_plan
 from flows.planning.stages import Plan, Stage
 from flows.profiles import load_profile
 from flows.run_record import RunRecord
-from flows.store.store import Store
-from flows.supervision.supervisor import write_spec
+from flows.store.recorded import stage_folder
+from flows.store.store import Store, open_store
+from flows.supervision.stage_command import write_spec
 from pcd.errors import PCDError
 
 FILES = ("MODEL_CARD.md", "backbone.safetensors", "backbone_detectron2.pth", "receptive_field.json")
@@ -26,28 +26,35 @@ def _commit(store: Store, plan: Plan, stage: Stage, inputs: dict[str, Path], fil
     return store.commit(stage, {"seconds": 1.0})
 
 
-def _finish(tmp_path: Path, *overrides: str) -> RunRecord:
-    """The record of a benchmark whose pre-trainings and aggregate are in the store; files bear their stage's name."""
-    plan, store = make_plan(load_profile("smoke", overrides)), Store(tmp_path / "store")
+def _finish(*overrides: str, part: str | None = None, shared: bool = False) -> RunRecord:
+    """The record of a benchmark whose pre-trainings are in the store; files bear their stage's name.
+
+    Args:
+        shared: by a rerun in `part`, from the whole store.
+    """
+    plan, store = make_plan(load_profile("smoke", overrides)), open_store(part)
+    of_pretraining = open_store() if shared else store
     folders = {
-        stage.id: _commit(store, plan, stage, {}, {name: f"{name} of {stage.id}" for name in (*FILES, "log.txt")})
+        stage.id: _commit(
+            of_pretraining, plan, stage, {}, {name: f"{name} of {stage.id}" for name in (*FILES, "log.txt")}
+        )
         for stage in plan.stages
         if stage.kind == "pretrain"
     }
     last = plan.stages[-1]
-    folder = _commit(store, plan, last, {name: folders.get(name, tmp_path) for name in last.inputs}, {})
+    folder = folders.get(last.id) or _commit(store, plan, last, {}, {})
     stages = {stage.id: stage.key for stage in plan.stages}
-    return RunRecord("smoke", plan.key, str(folder), "", "", "", 0.0, stages=stages)
+    return RunRecord("smoke", plan.key, str(folder), "", "", "", 0.0, stages=stages, part=part)
 
 
 @pytest.fixture
-def record(tmp_path: Path) -> RunRecord:
-    return _finish(tmp_path)
+def record(pcd_home: Path) -> RunRecord:
+    return _finish()
 
 
 @pytest.fixture
-def two_seeds(tmp_path: Path) -> RunRecord:
-    return _finish(tmp_path, "seeds=[0, 1]")
+def two_seeds(pcd_home: Path) -> RunRecord:
+    return _finish("seeds=[0, 1]")
 
 
 def _contents(folder: Path) -> dict[str, str]:
@@ -64,6 +71,20 @@ def test_the_only_backbone_is_copied_with_its_card_and_no_more(record: RunRecord
 def test_a_cell_or_its_pretraining_chooses_among_several(two_seeds: RunRecord, tmp_path: Path, cell: str) -> None:
     export_pretrained(two_seeds, cell, tmp_path / "to")
     assert (tmp_path / "to" / "MODEL_CARD.md").read_text() == "MODEL_CARD.md of pretrain:pcd.seed1"
+
+
+def test_without_protocols_the_cell_chooses_as_well(pcd_home: Path, tmp_path: Path) -> None:
+    pretrained = _finish("seeds=[0, 1]", "protocols={}")
+    export_pretrained(pretrained, "pcd.seed0", tmp_path / "to")
+    assert (tmp_path / "to" / "MODEL_CARD.md").read_text() == "MODEL_CARD.md of pretrain:pcd.seed0"
+    assert _fails(pretrained, "nonsense", tmp_path / "to").startswith('unknown pre-trained cell "nonsense"')
+    assert "choose by --cell: pcd.seed0, pcd.seed1" in _fails(pretrained, None, tmp_path / "to")
+
+
+@pytest.mark.parametrize("shared", [False, True])
+def test_of_a_rerun_its_own_part_and_what_it_shares_are_searched(pcd_home: Path, tmp_path: Path, shared: bool) -> None:
+    export_pretrained(_finish(part="again", shared=shared), None, tmp_path / "to")
+    assert (tmp_path / "to" / "MODEL_CARD.md").read_text() == "MODEL_CARD.md of pretrain:pcd.seed0"
 
 
 def test_a_second_export_replaces_the_first(two_seeds: RunRecord, tmp_path: Path) -> None:
@@ -93,8 +114,8 @@ def test_a_cell_without_a_pretraining_is_answered_with_those_that_have_one(
     assert "valid: pcd.seed0, pcd.smoke_fpn.seed0" in told
 
 
-def test_a_benchmark_of_random_arms_has_nothing_to_export(tmp_path: Path) -> None:
-    record = _finish(tmp_path, "arms=[random]")
+def test_a_benchmark_of_random_arms_has_nothing_to_export(pcd_home: Path, tmp_path: Path) -> None:
+    record = _finish("arms=[random]")
     assert _fails(record, None, tmp_path / "to") == "benchmark smoke has no pre-trained backbone"
 
 
@@ -103,16 +124,23 @@ def _damage(folder: Path, how: str) -> None:
     path.unlink() if how == "gone" else path.write_text("x" * path.stat().st_size)
 
 
+@pytest.fixture
+def pretraining(record: RunRecord) -> Path:
+    folder = stage_folder(record, "pretrain:pcd.seed0")
+    assert folder
+    return folder
+
+
 @pytest.mark.parametrize("how", ["gone", "changed"])
-def test_a_damaged_file_is_not_passed_on(record: RunRecord, tmp_path: Path, how: str) -> None:
-    spec: dict[str, Any] = json.loads((Path(record.folder) / "spec.json").read_text())
-    _damage(Path(spec["inputs"]["pretrain:pcd.seed0"]), how)
+def test_a_damaged_file_is_not_passed_on(record: RunRecord, pretraining: Path, tmp_path: Path, how: str) -> None:
+    _damage(pretraining, how)
     told = _fails(record, None, tmp_path / "to")
     assert told.endswith("backbone.safetensors is gone or damaged; run the benchmark smoke again")
     assert "backbone.safetensors" not in _contents(tmp_path / "to")
     assert not list((tmp_path / "to").glob(".*"))
 
 
-def test_a_store_that_was_cleared_is_named(record: RunRecord, tmp_path: Path) -> None:
-    (Path(record.folder) / "spec.json").unlink()
-    assert "is no longer there; run the benchmark smoke again" in _fails(record, None, tmp_path / "to")
+def test_a_store_that_was_cleared_is_named(record: RunRecord, pretraining: Path, tmp_path: Path) -> None:
+    shutil.rmtree(pretraining)
+    told = _fails(record, None, tmp_path / "to")
+    assert told == "pretrain:pcd.seed0 is no longer in the store; run the benchmark smoke again"

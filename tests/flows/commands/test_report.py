@@ -37,12 +37,6 @@ def test_the_terminal_shows_the_difference_to_each_baseline(table: Path) -> None
     assert "12.3 *" in told
 
 
-def test_a_table_of_before_there_could_be_several_baselines_is_shown(table: Path) -> None:
-    old = {name: value for name, value in TABLE.items() if name != "baselines"} | {"baseline": "random"}
-    (table / "ap_table.json").write_text(json.dumps(old))
-    assert "+2.0" in _pcd("report").output
-
-
 def test_csv_is_the_long_frame_as_it_is_stored(table: Path) -> None:
     assert _pcd("report", "smoke", "--format", "csv").output == (table / "results.csv").read_text()
 

@@ -216,22 +216,6 @@ def test_gc_refuses_to_guess_what_an_unreadable_record_names(old: dict[str, Path
     assert all(folder.exists() for folder in old.values())
 
 
-def test_gc_follows_the_specs_of_a_record_that_names_no_stages(
-    old: dict[str, Path], plan: Plan, pcd_home: Path
-) -> None:
-    (path,) = (pcd_home / "benchmarks").glob("*.json")
-    record = json.loads(path.read_text()) | {"stages": {}}
-    path.write_text(json.dumps(record))
-    spec = Path(record["folder"]) / "spec.json"
-    inputs = {"more data": str(old["stage"])} | {
-        stage.id: str(pcd_home / "store" / stage.kind / stage.key) for stage in plan.stages[:-1]
-    }
-    spec.write_text(json.dumps({"stage": "aggregate", "inputs": inputs}))
-    assert [item["path"] for item in _json("gc")["items"]] == [str(old["work"])]
-    shutil.rmtree(old["stage"])
-    assert "delete the record if its run is not wanted any more" in _store("gc", code=2).output
-
-
 def test_gc_takes_what_killed_processes_left_of_any_age(plan: Plan, pcd_home: Path) -> None:
     key = _key(plan, "data")
     for name in (f".fetch-{key}", f".gone-{key}-1", f".gone-work-{key}-2"):

@@ -18,6 +18,7 @@ from flows.reconcile import reconcile
 from flows.supervision.processes import SERVER_MARK, identity, orphan_servers, runs
 from pcd.errors import PCDError
 from tests.conftest import ROOT
+from tests.patience import PATIENCE
 from tests.servers import free_port
 
 _OWNER = """
@@ -48,7 +49,7 @@ def _killed_owner(log: Path) -> Iterator[tuple[psutil.Process, psutil.Process]]:
 def test_a_server_does_not_outlive_an_owner_that_was_killed_before_it_had_a_run(pcd_home: Path, tmp_path: Path) -> None:
     with _killed_owner(tmp_path / "log") as (server, warden):
         pass
-    psutil.wait_procs([server, warden], timeout=60)
+    psutil.wait_procs([server, warden], timeout=PATIENCE)
     assert not runs(server)
     assert not runs(warden)
 
@@ -111,9 +112,9 @@ def test_a_server_that_is_being_started_again_does_not_outlive_its_run(
 
     monkeypatch.setattr(server, "_start", start_slowly)
     server.process.kill()
-    assert begun.wait(60)
+    assert begun.wait(PATIENCE)
     server.stop()
-    assert done.wait(60)
+    assert done.wait(PATIENCE)
     left = [process.pid for process in started if process.poll() is None]
     for process in started:
         process.kill()

@@ -21,6 +21,7 @@ import pytest
 from mlflow import MlflowClient
 
 from tests.conftest import ROOT
+from tests.patience import PATIENCE
 
 pytestmark = [
     pytest.mark.slow,
@@ -63,7 +64,7 @@ class Place:
     def pcd(self, *arguments: str) -> str:
         command = [sys.executable, "-m", "flows", *arguments]
         done = subprocess.run(
-            command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False, env=self.environment
+            command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False, env=self.environment
         )
         assert done.returncode == 0, done.stdout + done.stderr
         assert _SECRET not in done.stdout + done.stderr
@@ -115,7 +116,7 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
     """With the runs of a worker, for which it would wait."""
     try:
         os.killpg(process.pid, signal.SIGTERM)
-        process.wait(60)
+        process.wait(PATIENCE)
     except subprocess.TimeoutExpired:
         pass
     finally:
@@ -290,7 +291,7 @@ def test_no_log_and_no_page_holds_the_webhooks_address(rerun_run: Place) -> None
 def test_prefect_deploy_all_takes_our_prefect_yaml(place: Place) -> None:
     command = [sys.executable, "-m", "prefect", "--no-prompt", "deploy", "--all"]
     done = subprocess.run(
-        command, cwd=ROOT, capture_output=True, text=True, timeout=300, check=False, env=place.environment
+        command, cwd=ROOT, capture_output=True, text=True, timeout=PATIENCE, check=False, env=place.environment
     )
     assert done.returncode == 0, done.stdout + done.stderr
     deployment = place.ask("/deployments/name/rerun/latest")

@@ -11,12 +11,14 @@ from prefect.states import Completed, Running
 
 from flows.journal import Journal, Outcome, Run
 from flows.orchestration.settle import settle
+from tests.patience import PATIENCE
 from tests.servers import PrefectServer
 
 pytestmark = pytest.mark.slow  # a real server is started
 
 _FLOW = """
-import os, sys
+import os, sys, time
+from prefect.client.orchestration import get_client
 from prefect import flow, task
 
 @task(task_run_name="{name}")
@@ -28,7 +30,9 @@ def stage(name):
 def dies():
     stage("data")
     print(__import__("prefect").runtime.flow_run.id, flush=True)
-    import time; time.sleep(1)  # the first task's events are on their way
+    with get_client(sync_client=True) as client:  # the first task's events have arrived
+        while "data" not in {run.name for run in client.read_task_runs()}:
+            time.sleep(0.05)
     stage("lost")
 
 dies()
@@ -91,14 +95,13 @@ def test_tasks_of_a_flow_that_was_killed_are_settled_by_their_stages(
 ) -> None:
     done = subprocess.run(
         [sys.executable, "-c", _FLOW], env=prefect_server.environment, capture_output=True, text=True, check=False,
-        timeout=120,
+        timeout=PATIENCE,
     )  # fmt: skip
     assert done.returncode == 9, done.stderr
     journal = _journal(done.stdout.split()[0], tmp_path)
-    with get_client(sync_client=True) as client:  # its own event may not have arrived before it died
+    with get_client(sync_client=True) as client:  # as if the event of its end had not arrived before the flow died
         before = {task.name: task for task in client.read_task_runs()}
-        if "data" in before:
-            client.set_task_run_state(before["data"].id, Running(), force=True)
+        client.set_task_run_state(before["data"].id, Running(), force=True)
     journal.note("done", "data")
     journal.note("crashed")
     assert settle(journal, prefect_api)
@@ -116,3 +119,11 @@ def test_a_server_that_does_not_answer_leaves_it_for_another_time(tmp_path: Path
     journal = _journal("00000000-0000-4000-8000-000000000000", tmp_path)
     journal.note("finished")
     assert not settle(journal, "http://127.0.0.1:9/api")
+
+
+def test_an_address_that_holds_a_login_is_told_without_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    journal = _journal("00000000-0000-0000-0000-000000000001", tmp_path)
+    journal.note("finished")
+    assert not settle(journal, "http://me:hidden@127.0.0.1:9/api")
+    assert "Prefect at http://127.0.0.1:9/api does not take the end" in "".join(caplog.messages)
+    assert "hidden" not in "".join(caplog.messages)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -137,10 +138,9 @@ def test_a_stage_that_ran_is_remembered_so_that_the_next_plan_knows(plan: Plan, 
     threads = hardware_here(plan.benchmark.runtime).units
     spec = {"inputs": {"data": str(tmp_path)}, "runtime": {"threads": threads, "compile": False}}
     (work / "spec.json").write_text(json.dumps(spec))
-    (work / "heartbeat.json").write_text(json.dumps({"devices": ["cpu0"]}))
     lines = [{"step": i, "total": 124, "time": 1000 + 3.0 * i} for i in range(1, 6)]
     (work / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    remember(stage, work, describe_environment())
+    remember(stage, work, describe_environment(), ("cpu0",), time.time())
     estimate = _estimate(plan, "pretrain")
     assert (estimate.time_basis, estimate.step_seconds) == ("measured", 3.0)
 
@@ -170,7 +170,7 @@ def test_a_detector_on_a_set_of_its_own_is_measured_beside_drawn_data(
     (work / "spec.json").write_text(json.dumps({"inputs": {"data": str(work)}, "runtime": {"threads": threads}}))
     lines = [{"step": i, "total": 9, "time": 1000 + 3.0 * i} for i in range(1, 6)]
     (work / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-    remember(stage, work, describe_environment())
+    remember(stage, work, describe_environment(), ("cpu0",), time.time())
     estimate = CostModel(plan).estimate(stage)
     assert (estimate.time_basis, estimate.step_seconds) == ("measured", 3.0)
 
@@ -187,5 +187,5 @@ def test_a_set_of_its_own_is_photographs_and_has_its_own_images_beside_drawn_dat
 
 def test_what_cannot_be_remembered_hinders_nothing(plan: Plan, tmp_path: Path) -> None:
     (tmp_path / "home").write_text("a file where a folder should be")
-    remember(_stage(plan, "finetune"), tmp_path / "none", {})
+    remember(_stage(plan, "finetune"), tmp_path / "none", {}, ("cpu0",), time.time())
     assert read_measurements() == []

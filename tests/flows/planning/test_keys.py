@@ -79,3 +79,12 @@ def test_another_named_protocol_leaves_every_fine_tuning_as_it_is() -> None:
     files = source_files("eval.finetune")
     assert "eval/finetune_settings.py" in files
     assert "eval/protocols.py" not in files
+
+
+def test_what_tells_a_departure_counts_as_it_writes_into_results() -> None:
+    assert "eval/departures.py" in source_files("eval.finetune")
+    assert "eval/departures.py" in source_files("eval.probes.probe")
+
+
+def test_how_a_profile_is_filled_up_leaves_every_fine_tuning_as_it_is() -> None:
+    assert "eval/profile_protocols.py" not in source_files("eval.finetune")

@@ -2,8 +2,8 @@
 
 import pytest
 
+from eval.departures import resolve
 from eval.finetune_settings import FinetuneSettings
-from eval.protocols import resolve
 from flows.planning.network_work import (
     BACKBONES,
     backbone_size,

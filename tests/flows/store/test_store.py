@@ -12,6 +12,7 @@ from flows.planning.stages import Stage
 from flows.profiles import load_profile
 from flows.store.store import StageState, Store
 from pcd.errors import StageStoppedError
+from tests.patience import PATIENCE
 
 ROOT = Path(__file__).parents[3]
 
@@ -180,7 +181,7 @@ def test_a_second_flow_waits_until_the_first_has_committed(store: Store, stage: 
         with Store(store.root).unlocked(stage.kind, stage.key) as free:
             assert not free
         _finish(store, stage)
-    assert other.communicate(timeout=30)[0] == "found\n"
+    assert other.communicate(timeout=PATIENCE)[0] == "found\n"
     with store.unlocked(stage.kind, stage.key) as free:
         assert free
 
@@ -191,7 +192,7 @@ def _start(store: Store, code: str = COMPUTE_ONCE) -> subprocess.Popen[str]:
 
 
 def test_three_processes_compute_a_stage_once(store: Store, stage: Stage) -> None:
-    ends = [process.communicate(timeout=60)[0].split()[-1] for process in [_start(store) for _ in range(3)]]
+    ends = [process.communicate(timeout=PATIENCE)[0].split()[-1] for process in [_start(store) for _ in range(3)]]
     assert sorted(ends) == ["computed", "found", "found"]
     assert store.obtain(stage) is not None
 
@@ -220,7 +221,7 @@ def test_a_wait_ends_when_it_is_told_to(store: Store, stage: Stage) -> None:
     with store.lock(stage):
         thread = threading.Thread(target=need)
         thread.start()
-        assert waits.wait(10)
+        assert waits.wait(PATIENCE)
         stop.set()
         thread.join(10)
     assert [str(error) for error in caught] == [f"{stage.id} was stopped while another run computed it"]

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.patience import PATIENCE
+
 ROOT = Path(__file__).parents[3]
 
 
@@ -14,7 +16,7 @@ def test_killed_between_any_two_system_calls_a_stage_is_absent_or_whole_and_a_se
     tmp_path: Path, scenario: str
 ) -> None:
     command = [sys.executable, "-W", "error", "-m", "tests.flows.store.killed_store", str(tmp_path), scenario]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=100)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) >= 10
 
@@ -69,7 +71,7 @@ def _on_a_small_disk(tmp_path: Path, code: str) -> list[str]:
     (tmp_path / "other").mkdir()
     script = ["-W", "error", "-c", ON_A_SMALL_DISK + code, str(tmp_path / "home"), str(tmp_path / "other")]
     command = ["unshare", "-rm", sys.executable, *script]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=60)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     return done.stdout.splitlines()
 

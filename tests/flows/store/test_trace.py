@@ -88,27 +88,6 @@ def test_a_cell_that_is_no_longer_stored_is_named(record: RunRecord, pcd_home: P
         trace(record, CELL)
 
 
-def test_a_record_that_does_not_name_its_stages_is_followed_by_their_specs(record: RunRecord, pcd_home: Path) -> None:
-    store = pcd_home / "store"
-
-    def read(stage: str, **inputs: str) -> None:
-        spec = {
-            "stage": stage,
-            "inputs": {k: str(store / v.partition(":")[0] / record.stages[v]) for k, v in inputs.items()},
-        }
-        folder = store / stage.partition(":")[0] / record.stages[stage]
-        (folder / "spec.json").write_text(json.dumps(spec))
-        manifest = json.loads((folder / "manifest.json").read_text())
-        manifest["files"]["spec.json"]["bytes"] = (folder / "spec.json").stat().st_size
-        (folder / "manifest.json").write_text(json.dumps(manifest))
-
-    read("aggregate", cell=f"finetune:{CELL}", data="data")
-    read(f"finetune:{CELL}", backbone="pretrain:pcd.seed0", data="data")
-    read("pretrain:pcd.seed0", teacher="teacher", data="data")
-    found = trace(dataclasses.replace(record, stages={}), CELL)
-    assert list(_walk(found.origin)) == [f"finetune:{CELL}", "data", "pretrain:pcd.seed0", "teacher"]
-
-
 def test_the_command_prints_the_whole_way_once(record: RunRecord) -> None:
     done = CliRunner().invoke(main, ["trace", CELL])
     assert done.exit_code == 0, done.output

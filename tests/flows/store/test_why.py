@@ -99,14 +99,6 @@ def test_a_stage_that_lost_its_manifest_is_damaged(store: Store) -> None:
     assert explain(_stage(CELL), store) == [Difference("damaged", "manifest.json")]
 
 
-def test_of_a_stage_stored_without_its_parts_the_settings_are_compared(store: Store) -> None:
-    _finish(store, _with(_stage(CELL), "sources", x="0"), parts=None)
-    assert explain(_stage(CELL, "protocols.smoke_fpn.iterations=16"), store) == [
-        Difference("setting", "finetune.iterations", 8, 16)
-    ]
-    assert explain(_stage(CELL), store) == [Difference("source", "unknown: stored before sources were recorded")]
-
-
 def test_a_stage_that_comes_meanwhile_is_seen(store: Store) -> None:
     changed = _stage(CELL, "protocols.smoke_fpn.iterations=16")
     assert explain(changed, store)[0].what == "never ran"

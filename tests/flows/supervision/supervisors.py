@@ -11,6 +11,7 @@ import psutil
 
 from flows.supervision.processes import marked_processes
 from tests.conftest import ROOT
+from tests.patience import PATIENCE
 
 STAGE = ROOT / "tests" / "flows" / "supervision" / "supervised_stage.py"
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -43,7 +44,7 @@ def left(home: Path) -> list[psutil.Process]:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)

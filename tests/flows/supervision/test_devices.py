@@ -20,6 +20,7 @@ from flows.supervision.devices import DEVICES, LEASE, lease, lease_devices, lock
 from flows.supervision.inventory import Inventory
 from pcd.errors import PCDError, StageStoppedError
 from tests.conftest import ROOT
+from tests.patience import PATIENCE
 
 FOUR = Inventory(("GPU-a", "GPU-b", "GPU-c", "GPU-d"), ("0", "1", "2", "3"), cores=16)
 ONE = Inventory(("GPU-a",), ("GPU-a",), cores=4)
@@ -78,7 +79,7 @@ def stage() -> Stage:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)

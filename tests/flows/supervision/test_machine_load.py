@@ -8,6 +8,7 @@ import pytest
 
 from flows.supervision.machine_load import sample_load, sampled_load
 from flows.supervision.metrics_tail import read_lines
+from tests.flows.supervision.supervisors import wait_until
 
 
 def _samples(file: Path) -> list[dict[str, float]]:
@@ -51,8 +52,7 @@ def test_a_gpu_that_tells_nothing_hides_neither_its_memory_nor_the_other_gpus(
 def test_samples_are_taken_while_the_block_runs_and_not_after_it(tmp_path: Path) -> None:
     file = tmp_path / "system.jsonl"
     with sampled_load(file, every=0.05):
-        while not file.exists() or len(_samples(file)) < 3:
-            time.sleep(0.01)
+        wait_until(lambda: file.exists() and len(_samples(file)) >= 3)
     count = len(_samples(file))
     time.sleep(0.2)
     assert len(_samples(file)) == count
@@ -62,8 +62,7 @@ def test_a_retry_counts_on_behind_a_line_that_was_cut_short(tmp_path: Path) -> N
     file = tmp_path / "system.jsonl"
     file.write_text('{"step": 1}\n{"ste{"step": 2}\n{"step": 3}\n{"ste')
     with sampled_load(file):
-        while len(file.read_text().splitlines()) < 5:
-            time.sleep(0.01)
+        wait_until(lambda: len(file.read_text().splitlines()) >= 5)
     assert [sample["step"] for sample in read_lines(file)] == [1, 3, 4]
 
 

@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from flows.supervision.processes import descendants_of, end_processes, identity, orphans, runs
+from tests.patience import PATIENCE
 
 Start = Callable[..., subprocess.Popen[bytes]]
 
@@ -59,7 +60,7 @@ def test_descendants_of_one_stage_are_its_own(start: Start) -> None:
 
 def test_a_child_without_the_mark_is_found_below_its_parent(start: Start) -> None:
     parent = start(identity(), code=PARENT)
-    end = time.monotonic() + 30
+    end = time.monotonic() + PATIENCE
     while len(descendants_of(identity())) < 2:
         assert time.monotonic() < end
     found = descendants_of(identity())
@@ -83,7 +84,7 @@ def test_orphans_are_those_of_dead_supervisors_of_this_home(start: Start, dead: 
 def test_who_obeys_is_not_killed(start: Start) -> None:
     process = start(identity())
     end_processes(descendants_of(identity()), 30)
-    assert process.wait(10) == -15
+    assert process.wait(PATIENCE) == -15
 
 
 def test_who_does_not_obey_is_killed_when_the_time_is_over(start: Start) -> None:
@@ -91,7 +92,7 @@ def test_who_does_not_obey_is_killed_when_the_time_is_over(start: Start) -> None
     assert process.stdout is not None
     process.stdout.readline()
     end_processes(descendants_of(identity()), 0.2)
-    assert process.wait(10) == -9
+    assert process.wait(PATIENCE) == -9
 
 
 def test_only_the_first_of_a_family_is_asked(start: Start, tmp_path: Path) -> None:

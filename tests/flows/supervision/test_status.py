@@ -19,6 +19,7 @@ from flows.supervision.status import log_of, read_status, stop_run, stop_stage
 from flows.supervision.supervisor import STOP_REQUEST
 from pcd.errors import PCDError
 from tests.flows.supervision.supervisors import left, start_supervisor, wait_until
+from tests.patience import PATIENCE
 
 Start = Callable[..., subprocess.Popen[bytes]]
 
@@ -112,7 +113,7 @@ def test_a_stage_is_stopped_and_it_is_said_how(start: Start, pcd_home: Path) -> 
     supervisor = start("wait")
     assert as_json("stop", "pcd.seed0") == {"stopped": ["pretrain:pcd.seed0 was stopped; its checkpoint is of step 7"]}
     assert left(pcd_home) == []
-    assert supervisor.wait(10) == 1
+    assert supervisor.wait(PATIENCE) == 1
 
 
 def test_a_stage_that_does_not_stop_is_killed_and_it_is_said(start: Start, pcd_home: Path) -> None:
@@ -140,7 +141,7 @@ def test_a_supervisor_that_dies_meanwhile_is_told(start: Start, pcd_home: Path, 
 def test_the_whole_run_is_asked_by_a_signal_to_its_process(start: Start) -> None:
     supervisor = start("wait")
     stop_run(identity(supervisor.pid))
-    assert supervisor.wait(30) == -signal.SIGTERM
+    assert supervisor.wait(PATIENCE) == -signal.SIGTERM
 
 
 def test_another_process_with_the_same_id_gets_no_signal() -> None:
@@ -185,6 +186,15 @@ def test_the_last_lines_of_a_finished_stage_are_printed(store: Path) -> None:
     log = finished(store, "9", "pretrain:pcd.seed0", "one\ntwo\nthree\n")
     assert pcd("logs", "pcd.seed0", "-n", "2").output == "two\nthree\n"
     assert as_json("logs", "pretrain:pcd.seed0", "-n", "1") == {"log": str(log), "lines": ["three"]}
+
+
+def test_following_ends_where_the_supervisor_was_killed(start: Start, store: Path) -> None:
+    supervisor = start("wait")
+    supervisor.kill()
+    supervisor.wait()
+    work = store / "pretrain" / ".work-0123"
+    assert (work / "heartbeat.json").exists()
+    assert pcd("logs", "pcd.seed0", "-f").exit_code == 0
 
 
 def test_a_log_is_followed_to_its_end(start: Start, pcd_home: Path, store: Path) -> None:

@@ -11,7 +11,8 @@ import pytest
 from flows.planning.plan import make_plan
 from flows.profiles import load_profile
 from flows.settings import Runtime
-from flows.supervision.supervisor import MetricLine, run_process, stage_command, write_spec
+from flows.supervision.stage_command import stage_command, write_spec
+from flows.supervision.supervisor import MetricLine, run_process
 from pcd.errors import PCDError, StageFailedError
 
 

@@ -87,7 +87,7 @@ def test_a_child_in_a_session_of_its_own_ends_with_its_stage(work: Path, pcd_hom
 
 def test_a_stage_that_hangs_is_stopped_and_has_failed(work: Path) -> None:
     with pytest.raises(StageFailedError, match=r"showed no sign of progress for .* was killed"):
-        run(work, "hang", stall_seconds=3, stop_seconds=0.5)
+        run(work, "hang", stall_seconds=15, stop_seconds=0.5)
 
 
 def test_a_stage_that_makes_progress_outlives_any_jump_of_the_clock(
@@ -95,9 +95,9 @@ def test_a_stage_that_makes_progress_outlives_any_jump_of_the_clock(
 ) -> None:
     real, stop, jumps = time.time, threading.Event(), itertools.cycle([0, 1e6, -1e6])
     monkeypatch.setattr(time, "time", lambda: real() + next(jumps))
-    when((work / "metrics.jsonl").exists, lambda: time.sleep(4) or stop.set())
+    when((work / "metrics.jsonl").exists, lambda: time.sleep(16) or stop.set())
     with pytest.raises(StageStoppedError, match="was stopped; its checkpoint is of step 7"):
-        run(work, "progress", stall_seconds=3, stop=stop)
+        run(work, "progress", stall_seconds=15, stop=stop)
 
 
 def test_the_age_of_a_heartbeat_is_none_of_the_clocks_business(

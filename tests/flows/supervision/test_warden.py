@@ -13,6 +13,7 @@ import pytest
 
 from flows.supervision.processes import is_alive, marked_processes, runs
 from tests.conftest import ROOT
+from tests.patience import PATIENCE
 
 PCD = """
 import os, subprocess, sys, time
@@ -43,7 +44,7 @@ def close(home: Path, record: Path) -> str:
 
 
 def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + PATIENCE
     while not condition():
         assert time.monotonic() < deadline
         time.sleep(0.02)
@@ -92,7 +93,7 @@ def _signals_ignored(pid: int) -> str:
 
 def test_a_pcd_that_ends_in_order_leaves_nothing_to_do(tmp_path: Path) -> None:
     process, warden = start(tmp_path, "end")
-    assert process.wait(60) == 0
+    assert process.wait(PATIENCE) == 0
     assert not runs(warden)
     assert not (tmp_path / "record").exists()
     for stage in stages(tmp_path):
@@ -101,7 +102,7 @@ def test_a_pcd_that_ends_in_order_leaves_nothing_to_do(tmp_path: Path) -> None:
 
 def test_what_a_pcd_that_ends_in_order_could_not_tell_is_told_behind_it(tmp_path: Path) -> None:
     process, warden = start(tmp_path, "leave the record")
-    assert process.wait(60) == 0
+    assert process.wait(PATIENCE) == 0
     wait_until(lambda: not runs(warden))
     assert is_closed(tmp_path)
     assert stages(tmp_path) == []

@@ -15,6 +15,7 @@ from mlflow import MlflowClient
 
 from flows.tracking.registry import BEST
 from tests.flows.tracking.tracked_runs import Finish, publish
+from tests.patience import PATIENCE
 
 pytestmark = [
     pytest.mark.filterwarnings(
@@ -26,8 +27,6 @@ pytestmark = [
     ),
     pytest.mark.slow,
 ]
-
-_START_SECONDS = 120
 
 
 @pytest.fixture(scope="module")
@@ -47,11 +46,11 @@ def database(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         os.killpg(server.pid, 15)
-        server.wait(30)
+        server.wait(PATIENCE)
 
 
 def _wait_for(server: "subprocess.Popen[bytes]", port: int, log: Path) -> None:
-    deadline = time.monotonic() + _START_SECONDS
+    deadline = time.monotonic() + PATIENCE
     while True:
         with socket.socket() as probe:
             if probe.connect_ex(("127.0.0.1", port)) == 0:

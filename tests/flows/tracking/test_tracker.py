@@ -152,7 +152,7 @@ def test_a_stages_run_tells_its_command_and_the_hash_of_its_weights(
     journal.note("done", CELL, folder=finished_stage(tmp_path / "done"))
     publish(journal)
     tags = child(CELL).data.tags
-    assert (tags["pcd.command"], tags["pcd.finetune.weights_sha256"]) == ("python -m x", "f00")
+    assert (tags["pcd.command"], tags["pcd.finetune.weights_sha256"]) == ("python -m x 'a folder/spec.json'", "f00")
 
 
 def test_the_source_that_is_in_no_commit_is_kept(journal: Journal, client: MlflowClient, tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ from tests.flows.tracking.tracked_runs import (
     publish,
     steps_of,
 )
+from tests.patience import PATIENCE
 
 pytestmark = pytest.mark.filterwarnings(
     # MLflow 3.17 with SQLAlchemy 2.1: theirs.
@@ -115,7 +116,7 @@ def test_what_cannot_be_read_just_now_is_told_another_time_and_the_rest_at_once(
         publish(journal)
     with Publisher(Tracker(journal.run), journal, patience=0.1) as publisher:
         pass
-    publisher._thread.join(60)
+    publisher._thread.join(PATIENCE)
     assert not publisher.is_through
     assert not journal.is_told("mlflow")
     assert child(CELL).info.status == "FINISHED"
@@ -137,7 +138,7 @@ def test_an_mlflow_that_hangs_does_not_hold_up_the_end(
         assert not publisher.is_through
         assert publisher._thread.is_alive()  # it hung, and was left alone
         hog.rollback()
-    publisher._thread.join(60)
+    publisher._thread.join(PATIENCE)
     assert not publisher._thread.is_alive()
     publish(journal)
     assert child(CELL).info.status == "FINISHED"

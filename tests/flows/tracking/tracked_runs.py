@@ -39,7 +39,7 @@ def finished_stage(folder: Path, steps: int = 5) -> str:
     metrics = {"bbox/AP": 12.5, "bbox/APl": None}
     result = {"metrics": metrics, "iterations": steps, "seconds": 2.5, "weights_sha256": "f00"}
     (folder / "result.json").write_text(json.dumps(result))
-    (folder / "manifest.json").write_text(json.dumps({"command": ["python", "-m", "x"]}))
+    (folder / "manifest.json").write_text(json.dumps({"command": ["python", "-m", "x", "a folder/spec.json"]}))
     return str(folder)
 
 

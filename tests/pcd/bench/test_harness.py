@@ -17,7 +17,7 @@ def test_both_run_in_turn_and_each_first_in_every_other_pair() -> None:
 
 
 def test_ratio_says_how_much_less_ours_takes() -> None:
-    row = compare_times("x", lambda: time.sleep(0.001), lambda: time.sleep(0.03), CPU, repeats=3)
+    row = compare_times("x", lambda: time.sleep(0.001), lambda: time.sleep(0.5), CPU, repeats=3)
     assert row.ratio > 2
     assert row.unit == "s"
 

@@ -15,6 +15,7 @@ from pcd.stage import Spec, Stopped
 from pcd.teachers import TEACHERS, load_teacher
 from pcd.teachers.registry import DEMO_CHECKPOINT
 from pcd.teachers.stage import fetch_and_convert
+from tests.patience import PATIENCE
 from tests.pcd.teachers.conftest import Publisher
 
 RunStage = Callable[..., dict[str, Any]]
@@ -148,6 +149,6 @@ def test_stage_process_leaves_the_file_and_its_result(
 ) -> None:
     spec_file = write_spec({"teacher": "demo"}, home=str(tmp_path / "home"))
     command = [sys.executable, "-m", "pcd.teachers.stage", str(spec_file)]
-    subprocess.run(command, env=stage_environment, cwd=tmp_path, check=True, timeout=120)
+    subprocess.run(command, env=stage_environment, cwd=tmp_path, check=True, timeout=PATIENCE)
     result = json.loads((tmp_path / "out" / "result.json").read_text())
     assert load_teacher("demo", tmp_path / "out" / result["file"])(torch.zeros(1, 3, 64, 64)).isfinite().all()
