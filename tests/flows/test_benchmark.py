@@ -325,10 +325,10 @@ def test_a_resumed_stage_has_every_step_once_in_its_file_and_in_mlflow(changed: 
     run = next(
         run
         for run in home.runs()
-        if run.data.params.get("finetune.iterations") == "40" and run.data.tags["pcd.stage"] == "finetune"
+        if run.data.params.get("finetune.iterations") == "80" and run.data.tags["pcd.stage"] == "finetune"
     )
     history = home.mlflow.get_metric_history(run.info.run_id, "loss")
-    assert [metric.step for metric in history] == list(range(1, 41))
+    assert [metric.step for metric in history] == list(range(1, 81))
 
 
 def test_a_changed_setting_runs_only_the_stages_that_depend_on_it(changed: tuple[Home, str]) -> None:
