@@ -7,6 +7,7 @@ from typing import Any
 
 from rich.console import Console
 
+from eval.metric_lines import MetricLine
 from flows.home import home
 from flows.interrupt import treat_sigterm_as_ctrl_c
 from flows.planning.keys import key_of, key_parts
@@ -16,7 +17,7 @@ from flows.profiles import load_profile
 from flows.progress import make_reporter
 from flows.store.store import Store
 from flows.supervision.stage_command import stage_command, write_spec
-from flows.supervision.supervisor import MetricLine, run_process
+from flows.supervision.supervisor import run_process
 from pcd.teachers.registry import DEMO_CHECKPOINT, DEMO_RECIPE
 
 __all__ = ["train"]

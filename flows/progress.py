@@ -16,8 +16,8 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from eval.metric_lines import MetricLine
 from flows.planning.stages import Plan, Stage
-from flows.supervision.supervisor import MetricLine
 from flows.words import duration
 
 __all__ = ["Bars", "Lines", "Reporter", "describe_plan", "make_reporter"]

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from eval.metric_lines import MetricLine
 from flows.journal import Journal
 from flows.orchestration.slots import prefect_slots
 from flows.planning.costs import remember
@@ -21,7 +22,7 @@ from flows.store.store import Store
 from flows.supervision.devices import Devices, lease_devices
 from flows.supervision.machine_load import sampled_load
 from flows.supervision.stage_command import stage_command, write_spec
-from flows.supervision.supervisor import MetricLine, run_process
+from flows.supervision.supervisor import run_process
 from pcd.errors import PCDError, StageFailedError, StageStoppedError
 
 __all__ = ["NoProgressError", "Runner"]

@@ -9,6 +9,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any, Final
 
+from eval.metric_lines import MetricLine, read_metric_lines
 from flows.home import home
 from flows.json_object import json_object
 
@@ -103,16 +104,8 @@ def measure(folder: Path, started: float, *, has_steps: bool = True) -> dict[str
     }
 
 
-def _lines(path: Path) -> list[dict[str, Any]]:
-    found = []
-    for text in path.read_text().splitlines() if path.exists() else ():
-        try:
-            line = json.loads(text)
-        except ValueError:  # cut short by a kill
-            continue
-        if isinstance(line, dict) and {"step", "time"} <= line.keys():
-            found.append(line)
-    return found
+def _lines(path: Path) -> list[MetricLine]:
+    return [line for line in read_metric_lines(path) if {"step", "time"} <= line.keys()]
 
 
 def _gpu_memory(result: Mapping[str, Any], samples: Iterable[Mapping[str, Any]]) -> float | None:

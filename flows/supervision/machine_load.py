@@ -11,7 +11,7 @@ from typing import Any, Final
 import psutil
 import pynvml
 
-from flows.supervision.metrics_tail import read_lines
+from eval.metric_lines import read_metric_lines
 
 __all__ = ["sample_load", "sampled_load"]
 
@@ -84,7 +84,7 @@ def _end_of(file: Path) -> tuple[int, bool]:
     """The last step of an attempt before this one, and whether a kill cut its line short: the next needs a new one."""
     try:
         text = file.read_bytes()
-        last = max((int(line.get("step", 0)) for line in read_lines(file)), default=0)
+        last = max((int(line.get("step", 0)) for line in read_metric_lines(file)), default=0)
     except OSError:
         return 0, False
     return last, text[-1:] not in (b"", b"\n")

@@ -1,14 +1,11 @@
 """Follows a metrics.jsonl that grows, whoever writes it."""
 
-import json
 import os
 from pathlib import Path
-from typing import Any
 
-__all__ = ["MetricLine", "MetricsTail", "read_lines"]
+from eval.metric_lines import MetricLine, parse_metric_lines
 
-MetricLine = dict[str, Any]
-"""One line of metrics.jsonl: step, total, time, and figures."""
+__all__ = ["MetricsTail"]
 
 
 class MetricsTail:
@@ -31,26 +28,4 @@ class MetricsTail:
             return []
         whole = block[: block.rfind(b"\n") + 1]
         self._position += len(whole)
-        return _parse(whole)
-
-
-def read_lines(path: Path) -> list[MetricLine]:
-    """All whole lines; none if there is no such file."""
-    try:
-        block = path.read_bytes()
-    except FileNotFoundError:
-        return []
-    return _parse(block[: block.rfind(b"\n") + 1])
-
-
-def _parse(block: bytes) -> list[MetricLine]:
-    """Without the line that a kill or a full disk cut short, wherever it stands: the next one was written behind it."""
-    lines = []
-    for text in block.splitlines():
-        try:
-            line = json.loads(text)
-        except ValueError:
-            continue
-        if isinstance(line, dict):
-            lines.append(line)
-    return lines
+        return parse_metric_lines(whole)

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
+from eval.metric_lines import MetricLine
 from flows.home import home
 from flows.planning.stages import Stage
 from flows.supervision.devices import DEVICES
 from flows.supervision.heartbeat import Heartbeat, Pulse
-from flows.supervision.metrics_tail import MetricLine, MetricsTail
+from flows.supervision.metrics_tail import MetricsTail
 from flows.supervision.processes import (
     HOME_MARK,
     STAGE_MARK,
@@ -32,10 +33,7 @@ from pcd.errors import PCDError, StageFailedError, StageStoppedError
 from pcd.stage import EXIT_USER_ERROR, remove_needless, write_json
 from pcd.supervised import STOP_SECONDS
 
-__all__ = [
-    "ENDED", "STOP_REQUEST",
-    "MetricLine", "run_process", "stop_group",
-]  # fmt: skip
+__all__ = ["ENDED", "STOP_REQUEST", "run_process", "stop_group"]
 
 STOP_REQUEST: Final = "stop-requested"
 """A file of this name in a stage's work folder asks its supervisor to stop it."""

@@ -18,11 +18,11 @@ from mlflow.entities import Run as TrackedRun
 from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
 
+from eval.metric_lines import read_metric_lines
 from eval.metric_names import HEADLINES
 from flows.home import report_path
 from flows.journal import Run
 from flows.logins import without_login
-from flows.supervision.metrics_tail import read_lines
 from flows.tracking.client import alone, open_client
 from flows.tracking.registry import BestStudent, best_students, find_version, point_best_at, register_student
 from flows.tracking.repeatable import (
@@ -192,9 +192,9 @@ class Tracker:
 
     def log_folder(self, run_id: str, folder: Path) -> None:
         """What a stage's folder has to say by now: figures by step, and the load of the machine meanwhile."""
-        lines = read_lines(folder / "metrics.jsonl")
+        lines = read_metric_lines(folder / "metrics.jsonl")
         self._series.log(run_id, lines, "epoch" if lines and "epoch" in lines[0] else "loss")
-        self._series.log(run_id, read_lines(folder / _LOADS), "system/cpu_utilization_percentage")
+        self._series.log(run_id, read_metric_lines(folder / _LOADS), "system/cpu_utilization_percentage")
 
     def log_stage_result(self, run_id: str, stage_id: str, folder: Path) -> None:
         """What the finished stage left: figures that are still missing, result, spec, log, and its own artifacts."""

@@ -15,3 +15,9 @@ def test_a_line_that_was_cut_short_is_passed_over_wherever_it_stands(tmp_path: P
 
 def test_without_a_file_there_are_no_lines(tmp_path: Path) -> None:
     assert read_metric_lines(tmp_path / "metrics.jsonl") == []
+
+
+def test_a_line_that_was_cut_within_a_letter_hides_no_other(tmp_path: Path) -> None:
+    cut = '{"step": 2, "phase": "ä'.encode()[:-1]
+    (tmp_path / "metrics.jsonl").write_bytes(b'{"step": 1}\n' + cut + b'\n{"step": 3}\n')
+    assert read_metric_lines(tmp_path / "metrics.jsonl") == [{"step": 1}, {"step": 3}]

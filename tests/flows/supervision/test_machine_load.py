@@ -6,8 +6,8 @@ from types import SimpleNamespace
 import pynvml
 import pytest
 
+from eval.metric_lines import read_metric_lines
 from flows.supervision.machine_load import sample_load, sampled_load
-from flows.supervision.metrics_tail import read_lines
 from tests.flows.supervision.supervisors import wait_until
 
 
@@ -63,7 +63,7 @@ def test_a_retry_counts_on_behind_a_line_that_was_cut_short(tmp_path: Path) -> N
     file.write_text('{"step": 1}\n{"ste{"step": 2}\n{"step": 3}\n{"ste')
     with sampled_load(file):
         wait_until(lambda: len(file.read_text().splitlines()) >= 5)
-    assert [sample["step"] for sample in read_lines(file)] == [1, 3, 4]
+    assert [sample["step"] for sample in read_metric_lines(file)] == [1, 3, 4]
 
 
 def test_a_file_that_cannot_be_read_hinders_no_stage(tmp_path: Path) -> None:

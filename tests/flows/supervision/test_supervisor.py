@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from eval.metric_lines import MetricLine
 from flows.planning.plan import make_plan
 from flows.profiles import load_profile
 from flows.settings import Runtime
 from flows.supervision.stage_command import stage_command, write_spec
-from flows.supervision.supervisor import MetricLine, run_process
+from flows.supervision.supervisor import run_process
 from pcd.errors import PCDError, StageFailedError
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from eval.metric_lines import MetricLine
 from flows.supervision.heartbeat import HEARTBEAT, read_heartbeats
-from flows.supervision.metrics_tail import MetricLine
 from flows.supervision.supervisor import ENDED, STOP_REQUEST, run_process
 from pcd.errors import StageFailedError, StageStoppedError
 from tests.flows.supervision.supervisors import command, left, start_supervisor, wait_until
