@@ -26,8 +26,13 @@ _EPSILON: Final = 1e-7
 
 
 def effective_rank(second_moment: Tensor) -> float:
-    """RankMe of the vectors x whose sum of x x^T is `second_moment` (C, C), fp64; its eigenvalues are the s_k^2."""
+    """RankMe of the vectors x whose sum of x x^T is `second_moment` (C, C), fp64; its eigenvalues are the s_k^2.
+
+    0 for vectors that are all 0.
+    """
     singular = torch.linalg.eigvalsh(second_moment).clamp(min=0).sqrt()
+    if not singular.any():
+        return 0.0
     shares = singular / singular.sum() + _EPSILON
     return float(torch.exp(-(shares * shares.log()).sum()))
 

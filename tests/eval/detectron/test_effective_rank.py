@@ -44,6 +44,10 @@ def test_vectors_along_one_direction_have_rank_1() -> None:
     assert effective_rank(direction @ direction.T) == pytest.approx(1, abs=1e-3)
 
 
+def test_maps_that_are_dead_have_rank_0() -> None:
+    assert effective_rank(torch.zeros(4, 4).double()) == 0
+
+
 @pytest.mark.parametrize("decay", [1.0, 0.8, 0.5])
 def test_the_rank_is_that_of_the_papers_formula(decay: float) -> None:
     vectors = torch.randn(200, 24, generator=torch.Generator().manual_seed(1)).double() * decay ** torch.arange(24)
