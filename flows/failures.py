@@ -1,6 +1,6 @@
 """What is said of a benchmark's stages that failed: in its state, and in the holes of its table."""
 
-from flows.planning.stages import Plan, Stage, rests_on
+from flows.planning.stages import Plan, Stage, with_all_behind
 from flows.run_record import NOT_ASKED_FOR
 from pcd.errors import PCDError, StageFailedError
 
@@ -11,7 +11,7 @@ def why_missing(cell: Stage, plan: Plan, failures: dict[str, Exception]) -> str:
     """Its own failure, or those of the stages that it rests on."""
     if cell.id not in {stage.id for stage in plan.stages}:
         return NOT_ASKED_FOR
-    failed = [stage.id for stage in rests_on(cell, plan) if stage.id in failures]
+    failed = [stage.id for stage in with_all_behind([cell.id], plan) if stage.id in failures]
     causes = [f"{stage}: {_first_line(failures[stage])}" for stage in failed]
     return "; ".join(causes) or "a stage that it needs failed"
 

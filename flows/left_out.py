@@ -1,6 +1,6 @@
 """Cells that `--only` leaves out: those that the store has stand in the table all the same."""
 
-from flows.planning.stages import Plan, rests_on
+from flows.planning.stages import Plan, with_all_behind
 from flows.runner import Runner
 
 __all__ = ["find_left_out"]
@@ -16,7 +16,11 @@ def find_left_out(whole: Plan, chosen: Plan, runner: Runner) -> None:
     for end in whole.ends:
         if end.id in asked_for:
             continue
-        needed = [s for s in rests_on(end, whole) if s.id in read_by_table and s.id not in {end.id, *runner.folders}]
+        needed = [
+            s
+            for s in with_all_behind([end.id], whole)
+            if s.id in read_by_table and s.id not in {end.id, *runner.folders}
+        ]
         found = runner.find_if_free(end)
         if found is not None and all(runner.find_if_free(stage) for stage in needed):
             runner.folders[end.id] = found

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 
 from flows.planning.matrix import nearest
-from flows.planning.stages import Plan, Stage
+from flows.planning.stages import Plan, Stage, with_all_behind
 from pcd.errors import PCDError
 
 __all__ = ["select"]
@@ -50,10 +50,7 @@ def _needed(plan: Plan, only: Sequence[str]) -> set[str]:
         found.update(matching)
     if len(found) == len(plan.ends):
         return {stage.id for stage in plan.stages}
-    for stage in reversed(plan.stages):  # inputs stand in front
-        if stage.id in found:
-            found.update(stage.inputs.values())
-    return found
+    return {stage.id for stage in with_all_behind(found, plan)}
 
 
 def _behind(stages: Iterable[Stage], first: set[str]) -> Iterable[Stage]:

@@ -1,7 +1,7 @@
 """What a plan consists of: stages, each with its key, and the list in which they come to be; without torch."""
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -9,7 +9,7 @@ from flows.planning.input_files import InputFiles
 from flows.planning.keys import key_of, key_parts
 from flows.settings import Benchmark
 
-__all__ = ["CELL_KINDS", "MODULES", "Plan", "Stage", "StageKind", "StageList", "is_cell", "rests_on"]
+__all__ = ["CELL_KINDS", "MODULES", "Plan", "Stage", "StageKind", "StageList", "is_cell", "with_all_behind"]
 
 StageKind = Literal["teacher", "data", "pretrain", "watch", "backbone", "finetune", "features", "probe", "aggregate"]
 
@@ -103,9 +103,9 @@ class Plan:
         return self.cells or tuple(stage for stage in self.stages if stage.kind == "pretrain")
 
 
-def rests_on(stage: Stage, plan: Plan) -> list[Stage]:
-    """The stage and all that it is computed from, however far behind, in the plan's order."""
-    needed = {stage.id}
+def with_all_behind(ids: Iterable[str], plan: Plan) -> list[Stage]:
+    """The stages of these ids and all that they are computed from, however far behind, in the plan's order."""
+    needed = set(ids)
     for other in reversed(plan.stages):  # inputs stand in front
         if other.id in needed:
             needed.update(other.inputs.values())

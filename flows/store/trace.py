@@ -140,11 +140,12 @@ def _facts(kind: str, manifest: Mapping[str, Any], result: Mapping[str, Any]) ->
             facts = {"arm": settings["arm"], "student": settings["student"]}
             facts |= {name.replace("_", " "): result.get(name) for name in names}
         case _:
+            rank = result.get("effective_rank_res5")
             facts = {
                 "seed": settings.get("seed"),
                 "iterations": result.get("iterations"),
                 "backbone tensors matched": result.get("matched_tensors"),
-                "effective rank of res5 before": result.get("effective_rank_res5"),
+                "effective rank of res5 before": rank if rank is None else round(rank, 1),
                 "weights_sha256": result.get("weights_sha256"),
             }
     return {name: value for name, value in facts.items() if value is not None}

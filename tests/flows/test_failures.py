@@ -1,6 +1,6 @@
 from flows.failures import why_missing
 from flows.planning.plan import make_plan
-from flows.planning.stages import Plan, rests_on
+from flows.planning.stages import Plan, with_all_behind
 from flows.profiles import load_profile
 from flows.run_record import NOT_ASKED_FOR
 from pcd.errors import StageFailedError
@@ -26,7 +26,6 @@ def test_a_cell_that_the_plan_leaves_out_was_not_asked_for() -> None:
 
 def test_a_stage_rests_on_its_inputs_and_theirs_and_on_nothing_else() -> None:
     plan = _plan()
-    by_id = {stage.id: stage for stage in plan.stages}
-    found = {stage.id for stage in rests_on(by_id["finetune:pcd.smoke_fpn.seed0"], plan)}
+    found = {stage.id for stage in with_all_behind(["finetune:pcd.smoke_fpn.seed0"], plan)}
     assert found == {"data", "teacher", "pretrain:pcd.seed0", "finetune:pcd.smoke_fpn.seed0"}
-    assert [stage.id for stage in rests_on(by_id["data"], plan)] == ["data"]
+    assert [stage.id for stage in with_all_behind(["data"], plan)] == ["data"]
